@@ -1,0 +1,56 @@
+# Every target works as the first command after a clone: it makes the environment it needs.
+#   make quickstart    train a small model, explain its mistakes, find planted wrong labels
+#   make test          all tests
+#   make lint          formatting, lint, types
+#   make format        apply the formatting and the safe fixes
+#   make bench         benchmarks; ARGS="..." goes to them
+# PYTHON=... chooses the interpreter, VENV=... the folder of the environment.
+
+# The first Python 3.11 or newer that really runs and can make an environment.
+PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
+	$$python -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' \
+	2>/dev/null && echo $$python && break; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
+METADATA := pyproject.toml setup.py constraints.txt
+
+.PHONY: help quickstart test lint format bench
+
+help:
+	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
+
+quickstart: $(VENV)/.quickstart
+	@$(BIN)/influence quickstart
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -q -n 2 $(ARGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m benchmarks $(ARGS)
+
+# Stamps: an environment is made once, and installed again when the requirements change.
+$(VENV)/.made:
+	@test -n "$(PYTHON)" || { echo "error: found no Python 3.11 or newer with venv;" \
+		"install one, or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.quickstart: $(METADATA) | $(VENV)/.made
+	@echo 'Installing into $(VENV); the first time takes a minute.'
+	@$(INSTALL) -e '.[lightgbm]'
+	@touch $@
+
+$(VENV)/.dev: $(METADATA) | $(VENV)/.made
+	@echo 'Installing into $(VENV); the first time takes a few minutes.'
+	@$(INSTALL) -e '.[dev]'
+	@touch $@

@@ -1,0 +1,1 @@
+"""Measured speed: `python -m benchmarks` runs everything and writes results and tables."""

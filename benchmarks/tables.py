@@ -1,0 +1,113 @@
+"""Turns the results into the tables of benchmarks/README.md."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+BEGIN, END = "<!-- generated: begin -->", "<!-- generated: end -->"
+
+
+def write(path: Path, stored: dict[str, Any]) -> None:
+    """Replaces the generated part of the page."""
+    text = path.read_text()
+    before, after = text.split(BEGIN)[0], text.split(END)[1]
+    machine = ", ".join(f"{name} {value}" for name, value in stored["machine"].items())
+    body = f"{BEGIN}\n\nMeasured with: {machine}.\n\n{render(stored['results'])}\n{END}"
+    path.write_text(before + body + after)
+
+
+def render(results: list[dict[str, Any]]) -> str:
+    parts = []
+    for title, make in (
+        ("Explaining: seconds", explain_table),
+        ("Leaf ids: seconds", leaf_table),
+        ("Against CatBoost's own object importance: seconds", catboost_table),
+        ("Growth, top 10 of each query: seconds", growth_table),
+    ):
+        frame = make(results)
+        if len(frame):
+            parts.append(f"### {title}\n\n{markdown(frame)}\n")
+    return "\n".join(parts)
+
+
+def explain_table(results: list[dict[str, Any]]) -> pd.DataFrame:
+    cases = [case for case in results if case["table"] == "explain"]
+    rows = {}
+    for case in cases:
+        key = (case["n_train"], case["n_queries"], case["threads"])
+        row = rows.setdefault(key, dict(zip(("rows", "queries", "threads"), key, strict=True)))
+        result = case["result"]
+        if case["name"].startswith("floor"):
+            row["plain loop"] = result["plain loop"]["wall"]
+            row["scipy sparse"] = result.get("scipy sparse", {}).get("wall")
+            continue
+        name = case["name"]
+        if name == "BoostIn":
+            row["trace"] = result["trace"]["wall"]
+        row[f"{name} fit"] = result["fit"]["wall"]
+        row[f"{name} explain"] = result["explain"]["wall"]
+        row[f"{name} explain, CPU"] = result["explain"]["cpu"]
+        row[f"{name} MiB"] = result["memory"]["beyond_data_mib"]
+    for row in rows.values():
+        if {"plain loop", "BoostIn explain", "LeafInfluence explain"} <= set(row):
+            row["BoostIn / plain loop"] = row["BoostIn explain"] / row["plain loop"]
+            row["LeafInfluence / BoostIn"] = row["LeafInfluence explain"] / row["BoostIn explain"]
+    return pd.DataFrame(rows.values())
+
+
+def leaf_table(results: list[dict[str, Any]]) -> pd.DataFrame:
+    rows = []
+    for case in results:
+        if case["table"] == "leaf_ids":
+            ours, library = (case["result"][side]["wall"] for side in ("ours", "library"))
+            rows.append(
+                {"library": case["library"], "rows": case["n_train"], "trees": case["n_trees"],
+                 "threads": case["threads"], "ours": ours, "library's own": library,
+                 "ours / own": ours / library}
+            )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def catboost_table(results: list[dict[str, Any]]) -> pd.DataFrame:
+    rows = [
+        {"method": case["name"], "rows": case["n_train"], "queries": case["n_queries"],
+         "threads": case["threads"], "explain": case["result"]["explain"]["wall"],
+         "MiB": case["result"]["memory"]["beyond_data_mib"]}
+        for case in results if case["table"] == "catboost"
+    ]  # fmt: skip
+    frame: Any = pd.DataFrame(rows)
+    if len(frame):
+        sweep = frame[frame["method"] == "LeafInfluence"].set_index("threads")["explain"]
+        frame["times LeafInfluence"] = frame["explain"] / frame["threads"].map(sweep)
+    return frame
+
+
+def growth_table(results: list[dict[str, Any]]) -> pd.DataFrame:
+    rows = [
+        {"along": case["along"], "method": case["name"].partition(".")[0],
+         "rows": case["n_train"], "queries": case["n_queries"], "trees": case["n_trees"],
+         "threads": case["threads"], "trace": case["result"]["trace"]["wall"],
+         "fit": case["result"]["fit"]["wall"], "explain_top": case["result"]["explain"]["wall"],
+         "peak MiB": case["result"]["memory"]["peak_mib"]}
+        for case in results if case["table"] == "growth"
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """A Markdown table with numbers of three significant digits."""
+    lines = ["| " + " | ".join(frame.columns) + " |", "|" + "---|" * len(frame.columns)]
+    for _, row in frame.iterrows():
+        lines.append("| " + " | ".join(_cell(value) for value in row) + " |")
+    return "\n".join(lines)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if value is None or pd.isna(value):
+        return ""
+    if float(value).is_integer():
+        return f"{int(value):,}"
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"

@@ -1,0 +1,148 @@
+"""Times one thing in a process of its own: `python -m benchmarks.worker NAME FOLDER THREADS`.
+
+Prints one JSON object: for each phase wall seconds and CPU seconds (best of a few), and the peak
+memory of the process beyond what it held when data and model were loaded.
+"""
+
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import peers, problems
+
+REPEATS = 3
+
+
+def timed(work: Callable[[], Any], repeats: int = REPEATS) -> dict[str, float]:
+    """Best wall time of a few runs, and the CPU time of that run."""
+    best = {"wall": float("inf"), "cpu": 0.0}
+    for _ in range(repeats):
+        wall, cpu = time.perf_counter(), time.process_time()
+        work()
+        wall = time.perf_counter() - wall
+        if wall < best["wall"]:
+            best = {"wall": wall, "cpu": time.process_time() - cpu}
+    return best
+
+
+def estimator(name: str, path: str, data: dict[str, np.ndarray], threads: int) -> dict[str, Any]:
+    """trace, fit and explain (or explain_top) of one of our estimators."""
+    import tree_influence
+    from tree_influence import trace
+
+    method, _, how = name.partition(".")
+    make = getattr(tree_influence, method)
+    asked = data["X_test"], data["y_test"]
+    run = trace(path, data["X"], data["y"])
+    fitted = make().fit(run)
+    explain = fitted.explain_top if how == "top" else fitted.explain
+    explain(asked[0][:3], asked[1][:3])  # warms up the JIT
+    return {
+        "trace": timed(lambda: trace(path, data["X"], data["y"]), 1),
+        "fit": timed(lambda: make().fit(run), 1),
+        "explain": timed(lambda: explain(*asked), 1 if how == "top" else REPEATS),
+    }
+
+
+def floor(name: str, path: str, data: dict[str, np.ndarray], threads: int) -> dict[str, Any]:
+    """BoostIn's sums by the plain loop and by scipy, with the factors already made."""
+    from tree_influence import BoostIn, trace
+
+    run = trace(path, data["X"], data["y"])
+    fitted = BoostIn().fit(run)
+    queries = run.queries(data["X_test"], data["y_test"])
+    ((factor, query),) = fitted._pairs(queries)
+    tile = np.arange(run.n_train) // 8192 * 8192
+    values = np.empty((len(run.leaves), run.n_train))
+    for t in range(len(run.leaves)):
+        values[t, factor.order[t] + tile] = factor.value[t, :, 0]
+    coefficient = query.coefficient[:, :, 0].copy()
+    sorted_rows = peers.sort_rows(run.leaves, values)
+    out = np.zeros((queries.n_queries, run.n_train))
+
+    def plain() -> None:
+        peers.plain_additions(*sorted_rows, query.leaf, coefficient, out)
+
+    plain()
+    ours = fitted.explain(data["X_test"], data["y_test"]).values
+    out[:] = 0
+    plain()
+    np.testing.assert_allclose(out.T, ours, atol=1e-9 * np.abs(ours).max())
+    result = {"plain loop": timed(plain)}
+    if name == "floor.scipy":
+        sparse = (run.leaves, values, query.leaf, coefficient)
+        result["scipy sparse"] = timed(lambda: peers.scipy_sparse(*sparse), 1)
+    return result
+
+
+def leaf_ids(name: str, path: str, data: dict[str, np.ndarray], threads: int) -> dict[str, Any]:
+    """Leaf numbers of all training rows: ours and the library's own."""
+    from tree_influence import adapters
+
+    model = adapters.load(path)
+    adapter = adapters.parse(model)
+    X = data["X"]
+    features = adapter.features(X)
+    adapter.leaves(features)
+    own = _own_leaves(model, X, threads)
+    return {"ours": timed(lambda: adapter.leaves(features)), "library": timed(own)}
+
+
+def _own_leaves(model: Any, X: np.ndarray, threads: int) -> Callable[[], Any]:
+    library = type(model).__module__.split(".")[0]
+    if library == "lightgbm":
+        return lambda: model.predict(X, pred_leaf=True, num_threads=threads)
+    if library == "xgboost":
+        import xgboost
+
+        model.set_param({"nthread": threads})
+        matrix = xgboost.DMatrix(X, nthread=threads)
+        return lambda: model.predict(matrix, pred_leaf=True)
+    return lambda: model.calc_leaf_indexes(X, thread_count=threads)
+
+
+def catboost(name: str, path: str, data: dict[str, np.ndarray], threads: int) -> dict[str, Any]:
+    """CatBoost's own object importance of the training rows."""
+    from catboost import CatBoost, Pool
+
+    model = CatBoost().load_model(path)
+    train, asked = Pool(data["X"], data["y"]), Pool(data["X_test"], data["y_test"])
+    update = name.partition(".")[2]
+
+    def importance() -> None:
+        model.get_object_importance(
+            asked, train, type="PerObject", update_method=update, thread_count=threads
+        )
+
+    return {"explain": timed(importance, 1)}
+
+
+JOBS = {
+    "BoostIn": estimator,
+    "LeafInfluence": estimator,
+    "floor": floor,
+    "leaf_ids": leaf_ids,
+    "catboost": catboost,
+}
+
+
+def main() -> None:
+    name, folder, threads = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+    path, data = problems.load(folder)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    result = JOBS[name.partition(".")[0]](name, path, data, threads)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    result["memory"] = {"peak_mib": peak / 1024, "beyond_data_mib": (peak - before) / 1024}
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("NUMBA_NUM_THREADS", sys.argv[3])
+    main()

@@ -1,0 +1,198 @@
+"""`Estimator`, `Attributor`, `InnerProduct`: the three shapes a method can have.
+
+| class        | a method writes         | a user gets                                     |
+|--------------|-------------------------|-------------------------------------------------|
+| Estimator    | _fit, predict           | fit, predict(change)                            |
+| Attributor   | _fit, _columns, _diagonal | explain, explain_top, self_influence, predict |
+| InnerProduct | _fit, _pairs            | the same, by sums of products of factors        |
+
+Classes are abstract or final: nothing implemented here is overridden.
+"""
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from typing import Any, ClassVar, Generic, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from influence import engine
+from influence.change import Change, removed_weight
+from influence.errors import InputError, NotFittedError
+from influence.progress import track
+from influence.result import Influence, Provenance, strongest
+from influence.run import Queries, Run, blocks
+from influence.top import TopInfluence
+
+RunT = TypeVar("RunT", bound=Run)
+QueriesT = TypeVar("QueriesT", bound=Queries)
+
+
+class Estimator(ABC, Generic[RunT]):
+    """Predicts the effect of a Change on the loss of queries."""
+
+    unit: ClassVar[str] = "loss"
+    run_: RunT
+
+    @staticmethod
+    @abstractmethod
+    def _trace(model: Any, *data: Any) -> RunT:
+        """Makes a run of a model and its training data, so that `fit` takes either."""
+
+    @abstractmethod
+    def _fit(self, run: RunT) -> None:
+        """Does the work that all queries share. Keeps what it computes in `_names`."""
+
+    @abstractmethod
+    def predict(self, change: Change, *queries: Any) -> NDArray[np.float64]:
+        """Predicted change of each query's loss under the change, shape (n_queries,).
+
+        Raises:
+            UnsupportedChangeError: The estimator cannot answer this kind of change.
+        """
+
+    def fit(self, run: Any, *data: Any) -> Self:
+        """Fits to a run, or to a model and the data it was trained on.
+
+        Args:
+            run: A run made by `trace`, or a model.
+            *data: Nothing with a run; with a model, what `trace` takes after it.
+        """
+        traced = self._trace(run, *data) if data else run
+        if not hasattr(traced, "fingerprint"):
+            raise InputError(
+                f"fit takes a run made by trace(...), or a model with its training data; got a "
+                f"{type(run).__name__} alone: call fit(model, X_train, y_train)."
+            )
+        self._fit(traced)
+        self.run_ = traced
+        return self
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The constructor's arguments by name."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+    def __repr__(self) -> str:
+        listed = ", ".join(f"{name}={value!r}" for name, value in self.parameters.items())
+        return f"{type(self).__name__}({listed})"
+
+    def _fitted_run(self) -> RunT:
+        run = getattr(self, "run_", None)
+        if run is None:
+            raise NotFittedError(f"This {type(self).__name__} is not fitted; call fit(run) first.")
+        return run
+
+    def _provenance(self) -> Provenance:
+        run = self._fitted_run()
+        return Provenance(
+            type(self).__name__, self.parameters, self.unit, run.fingerprint, dict(run.provenance)
+        )
+
+
+class Attributor(Estimator[RunT], Generic[RunT, QueriesT]):
+    """An estimator whose answer is a sum over training rows: values[i, j]."""
+
+    @abstractmethod
+    def _columns(self, queries: QueriesT) -> NDArray[np.float64]:
+        """The columns of these queries, shape (n_train, n_queries)."""
+
+    @abstractmethod
+    def _diagonal(self, train: QueriesT, rows: slice) -> NDArray[np.float64]:
+        """values[i, i] for the training rows `rows`, which `train` holds as queries."""
+
+    @abstractmethod
+    def _bytes_per_value(self) -> int:
+        """Memory `_columns` needs for each training row and query; sets the block size."""
+
+    def explain(self, *queries: Any, progress: bool = True) -> Influence:
+        """Influence of every training row on every query.
+
+        Args:
+            *queries: Query data as the run takes it, e.g. X_test, y_test.
+            progress: Show a bar on long work.
+
+        Returns:
+            Dense values, shape (n_train, n_queries): use `explain_top` where that is too large.
+        """
+        run, asked = self._ask(*queries)
+        values = np.empty((asked.n_queries, run.n_train)).T
+        for block, columns in self._blocks(asked, progress):
+            values[:, block] = columns
+        return Influence(values, run.train_index, asked.index, self._provenance())
+
+    def explain_top(self, *queries: Any, k: int = 10, progress: bool = True) -> TopInfluence:
+        """The k strongest proponents and opponents of every query, by blocks of queries.
+
+        Args:
+            *queries: Query data as the run takes it, e.g. X_test, y_test.
+            k: How many of each.
+            progress: Show a bar on long work.
+        """
+        if k < 1:
+            raise InputError(f"k must be at least 1, got {k}.")
+        run, asked = self._ask(*queries)
+        held = min(k, run.n_train)
+        rows = np.empty((2, asked.n_queries, held), dtype=np.int64)
+        values = np.empty((2, asked.n_queries, held))
+        for block, columns in self._blocks(asked, progress):
+            for side, sign in enumerate((1.0, -1.0)):
+                rows[side, block], values[side, block] = strongest(columns, held, sign)
+        return TopInfluence(
+            rows[0], values[0], rows[1], values[1],
+            run.train_index, asked.index, self._provenance(),
+        )  # fmt: skip
+
+    def self_influence(self, *, progress: bool = True) -> NDArray[np.float64]:
+        """Influence of every training row on its own loss, shape (n_train,).
+
+        Large values mark rows that the model could not have guessed from the others: mislabelled
+        ones first.
+        """
+        run = self._fitted_run()
+        train: Any = run.train_queries()
+        values = np.empty(run.n_train)
+        for rows in self._tracked_blocks(run.n_train, progress):
+            values[rows] = self._diagonal(train[rows], rows)
+        return values
+
+    def predict(self, change: Change, *queries: Any) -> NDArray[np.float64]:
+        """Effect of a change of row weights, sum_i (1 - r_i) values[i], shape (n_queries,)."""
+        run, asked = self._ask(*queries)
+        removed = removed_weight(change, run.n_train)
+        effect = np.empty(asked.n_queries)
+        for block, columns in self._blocks(asked, progress=False):
+            effect[block] = removed @ columns
+        return effect
+
+    def _ask(self, *data: Any) -> tuple[RunT, QueriesT]:
+        run = self._fitted_run()
+        queries: Any = run.queries(*data)
+        return run, queries
+
+    def _blocks(
+        self, queries: QueriesT, progress: bool
+    ) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+        for block in self._tracked_blocks(queries.n_queries, progress):
+            yield block, self._columns(queries[block])
+
+    def _tracked_blocks(self, n_queries: int, progress: bool) -> Iterator[slice]:
+        size = engine.columns_per_block(self._fitted_run().n_train, self._bytes_per_value())
+        listed = list(blocks(n_queries, size))
+        return track(listed, type(self).__name__, len(listed), progress)
+
+
+class InnerProduct(Attributor[RunT, QueriesT]):
+    """An attributor whose values are a sum over training steps s of A_s B_s^T."""
+
+    @abstractmethod
+    def _pairs(self, queries: QueriesT) -> Iterable[tuple[engine.Factor[Any], Any]]:
+        """(train factor, query factor) of every step."""
+
+    def _columns(self, queries: QueriesT) -> NDArray[np.float64]:
+        n_train = self._fitted_run().n_train
+        return engine.contract(self._pairs(queries), n_train, queries.n_queries)
+
+    def _diagonal(self, train: QueriesT, rows: slice) -> NDArray[np.float64]:
+        return engine.rowwise(self._pairs(train), rows)

@@ -1,0 +1,87 @@
+"""`TopInfluence`: the strongest rows of each query, found without holding train x query."""
+
+import os
+from dataclasses import asdict, dataclass
+from typing import Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from influence import storage
+from influence.errors import InputError
+from influence.result import Provenance, ranking_frame
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class TopInfluence:
+    """The k strongest proponents and opponents of every query.
+
+    Attributes:
+        highest_rows: Positions of the rows of largest influence, shape (n_queries, k).
+        highest: Their influence, strongest first, same shape.
+        lowest_rows: Positions of the rows of smallest influence, shape (n_queries, k).
+        lowest: Their influence, strongest first, same shape.
+        train_index: Caller's labels of the training rows.
+        query_index: Caller's labels of the queries.
+        provenance: Method, parameters, unit, fingerprint, versions, measured errors.
+    """
+
+    highest_rows: NDArray[np.int64]
+    highest: NDArray[np.float64]
+    lowest_rows: NDArray[np.int64]
+    lowest: NDArray[np.float64]
+    train_index: pd.Index
+    query_index: pd.Index
+    provenance: Provenance
+
+    def __repr__(self) -> str:
+        n_queries, k = self.highest.shape
+        return (
+            f"<TopInfluence, top {k} of {len(self.train_index)} rows for {n_queries} queries; "
+            f"{self.provenance.summary()}>"
+        )
+
+    def proponents(self, k: int | None = None) -> pd.DataFrame:
+        """The k most helpful rows of each query, strongest first; only positive influence.
+
+        Returns:
+            Columns query and train (the caller's index labels), rank (from 1) and influence.
+        """
+        return self._ranking(self.highest_rows, self.highest, k, 1.0)
+
+    def opponents(self, k: int | None = None) -> pd.DataFrame:
+        """The k most harmful rows of each query, strongest first; only negative influence."""
+        return self._ranking(self.lowest_rows, self.lowest, k, -1.0)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes everything to one file without pickle."""
+        storage.write(
+            path,
+            "TopInfluence",
+            asdict(self.provenance),
+            highest_rows=self.highest_rows,
+            highest=self.highest,
+            lowest_rows=self.lowest_rows,
+            lowest=self.lowest,
+            train_index=self.train_index,
+            query_index=self.query_index,
+        )
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Reads what `save` wrote."""
+        header, arrays = storage.read(path, "TopInfluence")
+        return cls(**arrays, provenance=Provenance(**header))
+
+    def _ranking(
+        self, rows: NDArray[np.int64], values: NDArray[np.float64], k: int | None, sign: float
+    ) -> pd.DataFrame:
+        held = int(rows.shape[1])
+        wanted = held if k is None else k
+        if wanted < 1 or (wanted > held and held < len(self.train_index)):
+            raise InputError(
+                f"This result holds the top {held} rows of each query, {wanted} were asked for; "
+                f"call explain_top with k={wanted}."
+            )
+        return ranking_frame(rows[:, :wanted], values[:, :wanted], sign, self.train_index, self.query_index)

@@ -1,0 +1,11 @@
+"""Names the packages; everything else about the distribution is in pyproject.toml.
+
+The list is explicit so that `datasets`, `benchmarks` and `tests` are never installed.
+"""
+
+from setuptools import setup
+
+setup(
+    packages=["influence", "influence.cli", "tree_influence", "tree_influence.adapters"],
+    package_data={"influence": ["py.typed"], "tree_influence": ["py.typed"]},
+)

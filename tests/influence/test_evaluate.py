@@ -1,0 +1,67 @@
+"""Agreement measures against scipy and against constructions with a known answer."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from influence import agreement, label_noise_curve, leave_one_out, retrain_all
+from influence.errors import InputError
+from influence.evaluate import compare
+
+
+def effects(seed, n_changes=30, n_queries=4):
+    return np.random.default_rng(seed).normal(size=(n_changes, n_queries))
+
+
+def test_measures_are_scipys():
+    predicted, retrained = effects(0), effects(0) + effects(1)
+    found = compare(predicted, retrained)
+    for j in range(4):
+        a, b = predicted[:, j], retrained[:, j]
+        assert found.spearman[j] == pytest.approx(stats.spearmanr(a, b)[0])
+        assert found.pearson[j] == pytest.approx(stats.pearsonr(a, b)[0])
+        assert found.slope[j] == pytest.approx(np.polyfit(a, b, 1)[0])
+    assert found.mean == pytest.approx(found.spearman.mean())
+    low, high = found.interval
+    assert low < found.mean < high
+
+
+def test_a_query_that_nothing_moves_is_left_out():
+    predicted, retrained = effects(0), effects(0)
+    retrained[:, 1] = 0.0
+    found = compare(predicted, retrained)
+    assert np.isnan(found.spearman[1])
+    assert found.mean == pytest.approx(1.0)
+    assert "mean Spearman 1.000" in repr(found)
+
+
+def test_the_interval_shrinks_with_changes():
+    width = []
+    for n in (20, 400):
+        truth = effects(2, n)
+        found = compare(truth + effects(3, n), truth)
+        width.append(found.interval[1] - found.interval[0])
+    assert width[1] < width[0] / 2
+
+
+def test_agreement_calls_both_sides_with_the_changes():
+    changes = leave_one_out(6)
+    weights = np.random.default_rng(0).normal(size=(6, 3))
+
+    def effect(change):
+        return change.removed(6) @ weights
+
+    found = agreement(effect, lambda change: 2 * effect(change), changes, progress=False)
+    np.testing.assert_allclose(found.slope, 2.0)
+    np.testing.assert_array_equal(retrain_all(effect, changes, progress=False), weights)
+    with pytest.raises(InputError, match="at least 3"):
+        agreement(effect, effect, changes[:2])
+
+
+def test_label_noise_curve_counts():
+    curve = label_noise_curve([5, 1, 4, 3], mislabelled=[0, 1], fractions=[0.25, 0.5, 1.0])
+    assert curve["found"].tolist() == [1, 1, 2]
+    assert curve["recall"].tolist() == [0.5, 0.5, 1.0]
+    assert curve["precision"].tolist() == [1.0, 0.5, 0.5]
+    with pytest.raises(InputError, match="names no row"):
+        label_noise_curve([1, 2], mislabelled=[])

@@ -1,0 +1,85 @@
+"""Every law over every estimator, and every law broken on purpose once."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from influence.errors import InputError, NotFittedError
+from influence.testing import LAWS, check_attributor
+from tests.laws.linear import LinearProblem, Newton
+from tests.laws.trees import TreeProblem
+from tests.tree_influence.models import LIBRARIES, TASKS
+from tree_influence import BoostIn, LeafInfluence
+
+PROBLEM: Any = LinearProblem()
+
+
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
+def test_laws_hold_for_a_linear_model(law):
+    law(Newton, PROBLEM)
+
+
+TREE_ESTIMATORS = {
+    "BoostIn": BoostIn,
+    "BoostIn shrunken": lambda: BoostIn(shrunken_leaves=True),
+    "LeafInfluence": LeafInfluence,
+    "LeafInfluence self": lambda: LeafInfluence(through="self"),
+}
+
+
+@pytest.fixture(scope="module", params=LIBRARIES)
+def library(request):
+    return request.param
+
+
+@pytest.fixture(scope="module", params=TASKS)
+def tree_problem(request, library):
+    return TreeProblem(library, request.param)
+
+
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
+@pytest.mark.parametrize("estimator", TREE_ESTIMATORS)
+def test_laws_hold_for_trees(law, estimator, tree_problem):
+    law(TREE_ESTIMATORS[estimator], tree_problem)
+
+
+def test_the_planted_query_is_mispredicted(tree_problem):
+    row, query = tree_problem.planted
+    X, y = (data[query : query + 1] for data in tree_problem.queries)
+    assert np.abs(tree_problem.model.predict(X).ravel() - y).item() > 0.5
+
+
+def test_newton_step_predicts_small_reweighting():
+    """The example itself is right: compared with really refitting."""
+    run = PROBLEM.run()
+    values = Newton().fit(run).explain(*PROBLEM.queries).values
+    queries = run.queries(*PROBLEM.queries)
+    for i in (0, 7):
+        weight = PROBLEM.weight.copy()
+        weight[i] *= 1 - 1e-6
+        changed = type(run)(PROBLEM.X, PROBLEM.y, weight)
+        effect = (changed.losses(queries) - run.losses(queries)) / 1e-6
+        np.testing.assert_allclose(effect, values[i], rtol=1e-3, atol=1e-7)
+
+
+def turned(estimator):
+    """An estimator whose sign is wrong."""
+    columns = estimator._columns
+    estimator._columns = lambda queries: -columns(queries)
+    return estimator
+
+
+def test_a_broken_law_is_named():
+    with pytest.raises(AssertionError, match="law of diagonal"):
+        check_attributor(lambda: turned(Newton()), PROBLEM)
+    planted = next(law for law in LAWS if law.__name__ == "planted")
+    with pytest.raises(AssertionError, match="turned around"):
+        planted(lambda: turned(Newton()), PROBLEM)
+
+
+def test_an_unfitted_estimator_says_so():
+    with pytest.raises(NotFittedError, match="call fit"):
+        Newton().explain(*PROBLEM.queries)
+    with pytest.raises(InputError, match="training data"):
+        Newton().fit(object())

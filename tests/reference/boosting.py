@@ -1,0 +1,161 @@
+"""Slow oracles for boosting on fixed structures, from the equations; import none of our code.
+
+A boosting is described by plain arrays: leaves (n_rounds, n_trees_per_round, n_rows), learning
+rates, l2, the loss's name, and how leaves are solved. Everything is float64 and loops.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass
+class Boosting:
+    loss: str  # "squared", "logistic", "softmax"
+    n_outputs: int
+    leaves: np.ndarray  # (n_rounds, n_trees, n_train); n_trees = n_outputs, or 1 if vector leaves
+    n_leaves: int
+    rate: np.ndarray  # (n_rounds, n_trees)
+    l2: np.ndarray  # (n_rounds, n_trees, n_leaves)
+    start: np.ndarray  # (n_outputs,)
+    target: np.ndarray
+    hessian_scale: float = 1.0
+    n_steps: int = 1
+    full: bool = False
+
+
+def gradient_and_hessian(loss, y, score):
+    """One row: dL/dF (K,) and d2L/dF2 (K, K)."""
+    if loss == "squared":
+        return np.array([score[0] - y]), np.array([[1.0]])
+    if loss == "logistic":
+        p = 1 / (1 + np.exp(-score[0]))
+        return np.array([p - y]), np.array([[p * (1 - p)]])
+    e = np.exp(score - score.max())
+    p = e / e.sum()
+    return p - np.eye(len(p))[int(y)], np.diag(p) - np.outer(p, p)
+
+
+def loss_value(loss, y, score):
+    if loss == "squared":
+        return 0.5 * (score[0] - y) ** 2
+    if loss == "logistic":
+        return np.logaddexp(0, score[0]) - y * score[0]
+    return np.log(np.exp(score - score.max()).sum()) + score.max() - score[int(y)]
+
+
+def newton_step(b, r, rows_score, weight, offset):
+    """theta of every leaf of round r at scores + offset: (n_trees, n_leaves, n_values)."""
+    n_values = b.n_outputs if b.full else 1
+    n_trees = b.leaves.shape[1]
+    gradient = np.zeros((n_trees, b.n_leaves, n_values))
+    hessian = np.zeros((n_trees, b.n_leaves, n_values, n_values))
+    for j in range(b.leaves.shape[2]):
+        score = rows_score[j] + offset[j]
+        g, h = gradient_and_hessian(b.loss, b.target[j], score)
+        for k in range(n_trees):
+            leaf = b.leaves[r, k, j]
+            if b.full:
+                gradient[k, leaf] += weight[j] * g
+                hessian[k, leaf] += weight[j] * h
+            else:
+                gradient[k, leaf] += weight[j] * g[k]
+                hessian[k, leaf] += weight[j] * b.hessian_scale * h[k, k]
+    theta = np.zeros_like(gradient)
+    for k in range(n_trees):
+        for leaf in range(b.n_leaves):
+            m = hessian[k, leaf] + b.l2[r, k, leaf] * np.eye(n_values)
+            if np.abs(m).max() > 0:
+                theta[k, leaf] = -np.linalg.solve(m, gradient[k, leaf])
+    return theta
+
+
+def spread(b, values, leaves_of_round):
+    """(n_trees, n_leaves, n_values) handed to rows: (n_rows, n_outputs)."""
+    n_trees, n_rows = leaves_of_round.shape
+    out = np.zeros((n_rows, b.n_outputs))
+    for j in range(n_rows):
+        for k in range(n_trees):
+            if b.full:
+                out[j] += values[k, leaves_of_round[k, j]]
+            else:
+                out[j, k] += values[k, leaves_of_round[k, j], 0]
+    return out
+
+
+def refit(b, weight):
+    """Contribution of every leaf after a refit: (n_rounds, n_trees, n_leaves, n_values)."""
+    score = np.tile(b.start, (b.leaves.shape[2], 1)).astype(float)
+    values = []
+    for r in range(len(b.leaves)):
+        total = 0.0
+        offset = np.zeros_like(score)
+        for _ in range(b.n_steps):
+            total = total + newton_step(b, r, score, weight, offset)
+            offset = spread(b, total, b.leaves[r])
+        value = b.rate[r][:, None, None] * total
+        values.append(value)
+        score = score + spread(b, value, b.leaves[r])
+    return np.array(values)
+
+
+def query_losses(b, weight, query_leaves, query_target):
+    """Loss of each query after a refit, (n_queries,)."""
+    values = refit(b, weight)
+    score = np.tile(b.start, (query_leaves.shape[2], 1)).astype(float)
+    for r in range(len(values)):
+        score = score + spread(b, values[r], query_leaves[r])
+    return np.array([loss_value(b.loss, y, s) for y, s in zip(query_target, score, strict=True)])
+
+
+def finite_difference_influence(b, weight, query_leaves, query_target, step=1e-5):
+    """-w dL_q / dw_j by central differences of the refit, (n_train, n_queries)."""
+    out = np.zeros((len(weight), query_leaves.shape[2]))
+    for j in range(len(weight)):
+        up, down = weight.copy(), weight.copy()
+        up[j] += step
+        down[j] -= step
+        change = query_losses(b, up, query_leaves, query_target) - query_losses(
+            b, down, query_leaves, query_target
+        )
+        out[j] = -weight[j] * change / (2 * step)
+    return out
+
+
+def boostin(b, weight, query_leaves, query_target, shrunken=False):
+    """The direct term by a triple loop over rounds, rows and queries; one Newton step a tree."""
+    values = refit(b, weight)
+    n_train, n_queries = b.leaves.shape[2], query_leaves.shape[2]
+    score = np.tile(b.start, (n_train, 1)).astype(float)
+    query_score = np.tile(b.start, (n_queries, 1)).astype(float)
+    out = np.zeros((n_train, n_queries))
+    for r in range(len(values)):
+        for j in range(n_train):
+            g, h = gradient_and_hessian(b.loss, b.target[j], score[j])
+            for q in range(n_queries):
+                pull, _ = gradient_and_hessian(b.loss, query_target[q], query_score[q])
+                for k in range(b.leaves.shape[1]):
+                    leaf = b.leaves[r, k, j]
+                    if leaf != query_leaves[r, k, q]:
+                        continue
+                    rate = b.rate[r, k]
+                    theta = values[r, k, leaf] / rate * (rate if shrunken else 1.0)
+                    total = leaf_hessian(b, r, k, leaf, score, weight)
+                    if b.full:
+                        effect = np.linalg.solve(total, g + h @ theta)
+                        out[j, q] += weight[j] * rate * pull @ effect
+                    else:
+                        direct = g[k] + b.hessian_scale * h[k, k] * theta[0]
+                        out[j, q] += weight[j] * rate * pull[k] * direct / total[0, 0]
+        score = score + spread(b, values[r], b.leaves[r])
+        query_score = query_score + spread(b, values[r], query_leaves[r])
+    return out
+
+
+def leaf_hessian(b, r, k, leaf, score, weight):
+    n_values = b.n_outputs if b.full else 1
+    total = b.l2[r, k, leaf] * np.eye(n_values)
+    for j in np.flatnonzero(b.leaves[r, k] == leaf):
+        _, h = gradient_and_hessian(b.loss, b.target[j], score[j])
+        total = total + weight[j] * (h if b.full else b.hessian_scale * h[k, k])
+    return total

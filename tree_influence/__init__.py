@@ -1,0 +1,31 @@
+"""Influence of training rows on gradient-boosted trees: LightGBM, XGBoost, CatBoost, scikit-learn.
+
+    run = trace(model, X_train, y_train)
+    BoostIn().fit(run).explain(X_test, y_test).proponents(k=10)
+
+Names are imported on first use.
+"""
+
+from typing import TYPE_CHECKING
+
+from influence.lazy import exports
+
+__all__ = ["BoostIn", "LeafInfluence", "TreeEnsemble", "TreeRun", "retrainer", "trace"]
+
+if TYPE_CHECKING:
+    from tree_influence.boostin import BoostIn
+    from tree_influence.ensemble import TreeEnsemble
+    from tree_influence.leaf_influence import LeafInfluence
+    from tree_influence.retrain import retrainer
+    from tree_influence.run import TreeRun, trace
+else:
+    __getattr__, __dir__ = exports(
+        __name__,
+        {
+            "tree_influence.boostin": ["BoostIn"],
+            "tree_influence.ensemble": ["TreeEnsemble"],
+            "tree_influence.leaf_influence": ["LeafInfluence"],
+            "tree_influence.retrain": ["retrainer"],
+            "tree_influence.run": ["TreeRun", "trace"],
+        },
+    )

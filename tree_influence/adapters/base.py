@@ -1,0 +1,124 @@
+"""`Adapter`: what every library must tell about a fitted model, and nothing more.
+
+An adapter answers four questions: where do rows go (`features`, `matrix`, `ensemble`), how were
+the leaf values computed (`recipe`, `row_weights`), what does the library itself say
+(`library_raw`, `library_leaves`: the oracle of the parity check), and how is the model trained
+again (`refit`).
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tree_influence.ensemble import TreeEnsemble
+from tree_influence.losses import Loss
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class LeafRecipe:
+    """How a library computed its leaf values.
+
+    A leaf l of tree t adds learning_rate[t] * theta_l + folded[t] to the raw score, with the
+    Newton value theta_l = -G_l / (H_l + l2_l), G_l the weighted sum of the gradients of its rows
+    and H_l that of `hessian_scale` times their second derivatives.
+
+    Attributes:
+        loss: The training loss.
+        learning_rate: Shrinkage of each tree, shape (n_trees,).
+        l2: Regularisation added to the Hessian of each leaf, shape (n_leaves,); infinite for a
+            leaf that is 0 whatever its rows.
+        start: Raw score before the first round, shape (n_outputs,).
+        folded: What the library added to all leaves of a tree, shape (n_trees,).
+        hessian_scale: phi, the library's leaf Hessian over the loss's own.
+        n_steps: Newton steps inside one tree; only the sum of the steps is shrunken.
+        taken: Share of each step that was taken (CatBoost halves or refuses some), shape
+            (n_trees, n_steps); None where every step was taken in full.
+        full_hessian: theta_l = -(H_l + l2 I)^-1 G_l with the full matrix over the outputs.
+        inexact_because: Why the leaves may not recompute exactly (row subsampling, bounds ...);
+            empty where they must.
+    """
+
+    loss: Loss
+    learning_rate: Floats
+    l2: Floats
+    start: Floats
+    folded: Floats
+    hessian_scale: float = 1.0
+    n_steps: int = 1
+    taken: Floats | None = None
+    full_hessian: bool = False
+    inexact_because: tuple[str, ...] = ()
+
+
+class Adapter(ABC):
+    """A fitted model of one library.
+
+    Attributes:
+        library: Name and version, e.g. "lightgbm 4.7.0".
+        ensemble: Its trees, cut where the library's own prediction stops (early stopping).
+        classes: Labels in the order of the outputs ([negative, positive] for one output);
+            None for regression.
+        feature_names: Column names the model was trained with; None if it knows none.
+    """
+
+    library: str
+    ensemble: TreeEnsemble
+    classes: NDArray[np.generic] | None
+    feature_names: list[str] | None
+
+    @abstractmethod
+    def features(self, X: Any) -> Any:
+        """Checks features against the model and gives them the form the library takes.
+
+        Raises:
+            InputError: Other columns (names, order or number), a dtype the model cannot read, or
+                missing values where it refuses them.
+        """
+
+    @abstractmethod
+    def leaves(self, features: Any) -> NDArray[np.integer]:
+        """Leaf numbers of checked features in our numbering, shape (n_trees, n_rows)."""
+
+    @abstractmethod
+    def library_raw(self, features: Any) -> Floats:
+        """The library's own raw predictions, shape (n_rows, n_outputs)."""
+
+    @abstractmethod
+    def library_leaves(self, features: Any) -> NDArray[np.integer] | None:
+        """The library's own leaf numbers, shape (n_rows, n_trees); None where it tells none."""
+
+    @abstractmethod
+    def row_weights(self, features: Any, target: Floats, sample_weight: Floats | None) -> Floats:
+        """Weight of each training row in the leaf sums, shape (n_train,).
+
+        Sample weights times class weights; 0 for rows the library held out for early stopping.
+
+        Args:
+            features: Checked training features.
+            target: Encoded target: values, or positions in `classes`.
+            sample_weight: As given to the library's fit.
+        """
+
+    @abstractmethod
+    def recipe(self, features: Any, target: Floats, weight: Floats) -> LeafRecipe:
+        """How the leaf values were computed from these training rows.
+
+        Raises:
+            UnsupportedModelError: By no formula this toolkit has; says which setting.
+            MissingParameterError: A saved file does not hold what is needed.
+        """
+
+    @abstractmethod
+    def refit(self, X: Any, y: NDArray[np.generic], sample_weight: Floats | None) -> Self:
+        """Trains the same recipe on other rows: as many rounds, no early stopping.
+
+        Args:
+            X: Features as the user gave them.
+            y: Target as the user gave it.
+            sample_weight: Sample weights, or None.
+        """

@@ -1,0 +1,151 @@
+"""The commands `influence explain` and `influence quickstart`.
+
+Nothing heavy is imported here at the top: `influence --help` loads this file.
+"""
+
+import argparse
+import json
+from typing import Any
+
+METHODS = {"boostin": "BoostIn", "leaf_influence": "LeafInfluence"}
+
+
+class Explain:
+    """`influence explain`: a saved model and tables in, ranked training rows out."""
+
+    help = "rank the training rows behind a saved tree model's predictions"
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        add = parser.add_argument
+        add("model", metavar="MODEL", help="saved model: LightGBM .txt, XGBoost .json or .ubj, "
+            "CatBoost .cbm or .json, scikit-learn saved with skops")  # fmt: skip
+        add("--train", required=True, metavar="FILE", help="training rows, CSV or Parquet, in the "
+            "order they were trained on")  # fmt: skip
+        add("--target", required=True, metavar="COLUMN", help="column to predict")
+        add("--queries", required=True, metavar="FILE", help="rows to explain; without the target "
+            "column, a classifier's own predictions are explained")  # fmt: skip
+        add("--method", choices=list(METHODS), default="leaf_influence",
+            help="default: %(default)s")  # fmt: skip
+        add("--top", type=int, default=10, metavar="K", help="rows to show of each side "
+            "(default: %(default)s)")  # fmt: skip
+        add("--weight", metavar="COLUMN", help="column of sample weights in the training file")
+        add("--id", metavar="COLUMN", help="column that names the rows in both files (default: "
+            "their position, from 0)")  # fmt: skip
+        add("--param", action="append", default=[], metavar="NAME=VALUE", help="training parameter "
+            "that the saved model does not hold, e.g. reg_lambda=1; may be repeated")  # fmt: skip
+        add("--allow-inexact", action="store_true", help="answer even if the leaves do not "
+            "recompute from the training rows; the error is stated")  # fmt: skip
+        add("--out", metavar="DIR", help="write CSV, Parquet, the result and its provenance here")
+
+    def run(self, args: argparse.Namespace) -> int:
+        import tree_influence
+        from influence.errors import InputError
+        from tree_influence.tables import read_table, side_by_side, write_results
+
+        if args.top < 1:
+            raise InputError(f"--top must be at least 1, got {args.top}.")
+        params = parse_params(args.param)
+        model = load_model(args.model)
+        train, asked = read_table(args.train), read_table(args.queries)
+        run = _trace(model, train, params, args)
+        X, y, facts = _queries(run, model, asked, args)
+        estimator = getattr(tree_influence, METHODS[args.method])().fit(run)
+        top = estimator.explain_top(X, y, k=args.top, progress=not args.quiet)
+        print(side_by_side(top, facts))
+        print(f"{top.provenance.summary()}\nsign: {top.provenance.sign}")
+        if args.out is not None:
+            written = write_results(args.out, top, facts)
+            print("written: " + ", ".join(str(path) for path in written))
+        return 0
+
+
+class Quickstart:
+    """`influence quickstart`: the main job on bundled data."""
+
+    help = "train on scikit-learn's breast cancer data, find the rows behind its errors"
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+
+    def run(self, args: argparse.Namespace) -> int:
+        from tree_influence.quickstart import quickstart
+
+        print(quickstart(args.seed))
+        return 0
+
+
+explain = Explain()
+quickstart = Quickstart()
+
+
+def parse_params(pairs: list[str]) -> dict[str, Any]:
+    """NAME=VALUE pairs; values are read as JSON where they can be, else as text."""
+    from influence.errors import InputError
+
+    params: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise InputError(f"--param takes NAME=VALUE, got {pair!r}.")
+        try:
+            params[name] = json.loads(value)
+        except json.JSONDecodeError:
+            params[name] = value
+    return params
+
+
+def load_model(path: str) -> Any:
+    """The saved model, read by its own library."""
+    from tree_influence import adapters
+
+    return adapters.load(path)
+
+
+def _trace(model: Any, train: Any, params: dict[str, Any], args: argparse.Namespace) -> Any:
+    from tree_influence import trace
+    from tree_influence.tables import take_column
+
+    y = take_column(train, args.target, args.train)
+    weight = None
+    if args.weight is not None:
+        weight = take_column(train, args.weight, args.train).to_numpy()
+    X = _features(model, train, args.train, args)
+    if args.id is not None:
+        y = y.set_axis(take_column(train, args.id, args.train))
+        X = X.set_axis(y.index) if hasattr(X, "set_axis") else X
+    return trace(model, X, y, weight, params, allow_inexact=args.allow_inexact)
+
+
+def _queries(run: Any, model: Any, asked: Any, args: argparse.Namespace) -> tuple[Any, Any, Any]:
+    """Query features and truth, and what the tables tell of each query."""
+    import pandas as pd
+
+    from influence.errors import InputError
+    from tree_influence.tables import take_column
+
+    X = _features(model, asked, args.queries, args)
+    said = run.predictions(X)
+    facts = pd.DataFrame({"prediction": said}, index=asked.index)
+    if args.target in asked.columns:
+        truth = asked[args.target]
+        facts["truth"] = truth
+    elif run.classes is None:
+        raise InputError(
+            f"{args.queries} has no column {args.target!r}; influence is the effect on a loss, so "
+            "a regression model needs the truth of each query."
+        )
+    else:
+        truth = pd.Series(said, index=asked.index)
+    if args.id is not None:
+        labels = pd.Index(take_column(asked, args.id, args.queries))
+        truth, facts = truth.set_axis(labels), facts.set_axis(labels)
+        X = X.set_axis(labels) if hasattr(X, "set_axis") else X
+    facts["loss"] = run.losses(run.queries(X, truth))
+    return X, truth, facts
+
+
+def _features(model: Any, table: Any, path: str, args: argparse.Namespace) -> Any:
+    from tree_influence.run import feature_names
+    from tree_influence.tables import take_features
+
+    return take_features(table, feature_names(model), (args.target, args.weight, args.id), path)

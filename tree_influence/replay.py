@@ -1,0 +1,284 @@
+"""`Replay`: the boosting computed once more on fixed structures, from the training rows.
+
+| index | runs over |
+|---|---|
+| r | rounds; t trees (round by round, output by output); s Newton steps inside a tree |
+| j | training rows; l(j) the leaf of row j |
+| l | leaves of a tree, padded to the largest tree |
+| k | outputs; v values of a leaf: 1, or one for each output (`vector_leaves`) |
+
+A tree adds learning_rate * V + folded to the raw score, where V is the sum of its Newton steps
+theta = -G / (H + l2), each taken at F + V so far. Everything later (BoostIn, LeafInfluence) needs
+only two numbers for each row and step, the derivatives of the step's numerator
+
+    -(G + theta (H + l2))  by w_j:  -(g_j + theta h~_j)            `direct`
+                           by F_j:  -w_j (dg_j + theta dh~_j)      `slope`, times p where coupled
+
+which `backwards` gives from the last round to the first, a few rounds at a time.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tree_influence.adapters.base import LeafRecipe
+from tree_influence.ensemble import TreeEnsemble
+from tree_influence.losses import Derivatives
+
+Floats = NDArray[np.float64]
+
+EXACT = 1e-4  # largest leaf error, in leaf scales, up to which the leaves count as recomputed
+CHUNK_BYTES = 64 * 2**20  # memory of the row terms of one chunk of rounds
+
+
+@dataclass(frozen=True)
+class LeafError:
+    """Recomputed against stored leaf values, in units of the latter's root mean square."""
+
+    largest: float
+    median: float
+
+    def __str__(self) -> str:
+        return f"largest {self.largest:.2g}, median {self.median:.2g} of the leaf scale"
+
+
+@dataclass(frozen=True, eq=False)
+class RowTerms:
+    """Terms of every training row in the Newton steps of a few consecutive rounds.
+
+    Attributes:
+        rounds: Which rounds.
+        direct: g_j + theta h~_j, shape (n_rounds, n_steps, n_train, n_outputs).
+        slope: Same shape. Uncoupled: w_j (dg_j/dF + theta dh~_j/dF). Coupled: what multiplies
+            p_k (1[k=m] - p_m), that is 1 + theta_k phi (1 - 2 p_k), or 1 + theta_k - p.theta with
+            the full Hessian.
+        coupling: p, same shape; no rounds where outputs do not mix.
+    """
+
+    rounds: slice
+    direct: Floats
+    slope: Floats
+    coupling: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class Replay:
+    """The Newton steps of every tree.
+
+    Attributes:
+        ensemble: The trees.
+        recipe: How their leaves were computed.
+        leaves: Leaf of each training row, shape (n_trees, n_train).
+        target: Encoded target, shape (n_train,).
+        weight: Row weights, shape (n_train,).
+        theta: Newton steps, shape (n_trees, n_steps, n_leaves, n_values).
+        inverse: Inverse of H + l2 of each step, shape (n_trees, n_steps, n_leaves), or with the
+            full Hessian (n_trees, n_steps, n_leaves, n_outputs, n_outputs).
+        value: What each leaf adds to the raw score, shape (n_trees, n_leaves, n_values).
+        raw: Raw scores of the training rows after the last round, shape (n_train, n_outputs).
+        error: Recomputed against stored leaves.
+    """
+
+    ensemble: TreeEnsemble
+    recipe: LeafRecipe
+    leaves: NDArray[np.integer]
+    target: Floats
+    weight: Floats
+    theta: Floats
+    inverse: Floats
+    value: Floats
+    raw: Floats
+    error: LeafError
+
+    def trees(self, r: int) -> range:
+        """The trees of round r."""
+        return range(r * self.ensemble.trees_per_round, (r + 1) * self.ensemble.trees_per_round)
+
+    def spread(self, values: Floats, r: int, leaves: NDArray[np.integer]) -> Floats:
+        """Leaf values of a round handed to rows.
+
+        Args:
+            values: Shape (n_trees, n_leaves, n_values).
+            r: The round.
+            leaves: Shape (n_trees, n_rows).
+
+        Returns:
+            Shape (n_rows, n_outputs).
+        """
+        if self.ensemble.vector_leaves:
+            return values[r][leaves[r]]
+        return np.column_stack([values[t, :, 0][leaves[t]] for t in self.trees(r)])
+
+    def raw_before(self, leaves: NDArray[np.integer]) -> Iterator[Floats]:
+        """Raw scores before each round and after the last, each of shape (n_rows, n_outputs)."""
+        raw = np.tile(self.recipe.start, (leaves.shape[1], 1))
+        for r in range(self.ensemble.n_rounds):
+            yield raw
+            raw = raw + self.spread(self.value, r, leaves)
+        yield raw
+
+    def backwards(self, shrunken: bool = False) -> Iterator[RowTerms]:
+        """Row terms from the last round to the first, in chunks of bounded memory.
+
+        Args:
+            shrunken: Put learning_rate * theta in place of theta in `direct`.
+        """
+        n_outputs, n_train = self.raw.shape[1], len(self.target)
+        coupled = n_outputs > 1
+        n_arrays = 3 if coupled else 2
+        size = CHUNK_BYTES // (8 * n_arrays * self.recipe.n_steps * n_train * n_outputs)
+        raw = self.raw
+        stop = self.ensemble.n_rounds
+        while stop > 0:
+            start = max(0, stop - max(1, size))
+            shape = (stop - start, self.recipe.n_steps, n_train, n_outputs)
+            direct, slope = np.empty(shape), np.empty(shape)
+            coupling = np.empty(shape if coupled else (0, *shape[1:]))
+            for r in range(stop - 1, start - 1, -1):
+                raw = raw - self.spread(self.value, r, self.leaves)
+                for s in range(self.recipe.n_steps):
+                    terms = self._step_terms(r, s, raw, shrunken)
+                    direct[r - start, s], slope[r - start, s] = terms[:2]
+                    if coupled:
+                        coupling[r - start, s] = terms[2]
+            yield RowTerms(slice(start, stop), direct, slope, coupling)
+            stop = start
+
+    def _step_terms(
+        self, r: int, s: int, raw: Floats, shrunken: bool
+    ) -> tuple[Floats, Floats, Floats | None]:
+        """direct, slope and coupling of one Newton step, each of shape (n_train, n_outputs)."""
+        inside = raw
+        if s > 0:
+            inside = raw + self.spread(self.theta[:, :s].sum(axis=1), r, self.leaves)
+        theta = self.spread(self.theta[:, s], r, self.leaves)
+        at = self.recipe.loss.derivatives(self.target, inside)
+        factor = self.recipe.learning_rate[list(self.trees(r))] if shrunken else 1.0
+        if self.recipe.full_hessian:
+            p = _probabilities(at)
+            centred = theta - (p * theta).sum(axis=1, keepdims=True)
+            return at.gradient + factor * p * centred, 1 + centred, p
+        phi = self.recipe.hessian_scale
+        direct = at.gradient + factor * phi * theta * at.curvature
+        if at.coupling is None:
+            slope = self.weight[:, None] * (at.curvature + phi * theta * at.third)
+            return direct, slope, None
+        return direct, 1 + phi * theta * (1 - 2 * at.coupling), at.coupling
+
+
+def replay_boosting(
+    ensemble: TreeEnsemble,
+    recipe: LeafRecipe,
+    leaves: NDArray[np.integer],
+    target: Floats,
+    weight: Floats,
+) -> Replay:
+    """Replays the boosting, on its own leaf values if they are the stored ones, else on the stored.
+
+    Where the formula reproduces the model's leaves, everything is computed in float64 from the
+    rows alone, so that derivatives are those of a refit to rounding. Where it does not (row
+    subsampling, bounds), each round starts from the scores the model really had, its leaves keep
+    their stored values, and the error says how far the formula is from them.
+    """
+    stored = _padded(ensemble)
+    own = _forward(ensemble, recipe, leaves, target, weight, stored, keep_stored=False)
+    if own.error.largest <= EXACT:
+        return own
+    return _forward(ensemble, recipe, leaves, target, weight, stored, keep_stored=True)
+
+
+def _padded(ensemble: TreeEnsemble) -> Floats:
+    """Stored leaf values, shape (n_trees, most leaves, n_values)."""
+    padded = np.zeros(
+        (ensemble.n_trees, ensemble.leaf_counts.max(initial=1), ensemble.leaf_value.shape[1])
+    )
+    for t in range(ensemble.n_trees):
+        padded[t, : ensemble.leaf_counts[t]] = ensemble.tree_values(t)
+    return padded
+
+
+def _forward(
+    ensemble: TreeEnsemble,
+    recipe: LeafRecipe,
+    leaves: NDArray[np.integer],
+    target: Floats,
+    weight: Floats,
+    stored: Floats,
+    keep_stored: bool,
+) -> Replay:
+    n_trees, n_leaves, n_values = stored.shape
+    full = (n_values, n_values) if recipe.full_hessian else ()
+    rate = recipe.learning_rate[:, None, None]
+    folded = recipe.folded[:, None, None]
+    error = np.zeros_like(stored)
+    done = Replay(
+        ensemble, recipe, leaves, target, weight,
+        theta=np.zeros((n_trees, recipe.n_steps, n_leaves, n_values)),
+        inverse=np.zeros((n_trees, recipe.n_steps, n_leaves, *full)),
+        value=stored.copy(),
+        raw=np.tile(recipe.start, (len(target), 1)),
+        error=LeafError(0.0, 0.0),
+    )  # fmt: skip
+    for r in range(ensemble.n_rounds):
+        trees = done.trees(r)
+        for s in range(recipe.n_steps):
+            inside = done.raw
+            if s > 0:
+                inside = inside + done.spread(done.theta[:, :s].sum(axis=1), r, leaves)
+            at = recipe.loss.derivatives(target, inside)
+            for output, t in enumerate(trees):
+                done.theta[t, s], done.inverse[t, s] = _newton_step(done, t, output, at)
+        own = slice(trees.start, trees.stop)
+        found = rate[own] * done.theta[own].sum(axis=1) + folded[own]
+        error[own] = np.divide(found - stored[own], rate[own])
+        if keep_stored:
+            done.theta[own, -1] -= error[own]
+        else:
+            done.value[own] = found
+        np.add(done.raw, done.spread(done.value, r, leaves), out=done.raw)
+    return replace(done, error=_leaf_error(ensemble, error, (stored - folded) / rate))
+
+
+def _newton_step(done: Replay, t: int, output: int, at: Derivatives) -> tuple[Any, Any]:
+    """theta of each leaf of tree t, shape (n_leaves, n_values), and the inverse of H + l2."""
+    recipe, leaf, weight = done.recipe, done.leaves[t], done.weight
+    n_leaves = done.theta.shape[2]
+    first, last = done.ensemble.leaf_start[t : t + 2]
+    l2 = np.ones(n_leaves)  # leaves beyond the tree's own hold no rows: any value will do
+    l2[: last - first] = recipe.l2[first:last]
+
+    def total(rows: Floats) -> Floats:
+        return np.bincount(leaf, weight * rows, minlength=n_leaves).astype(np.float64)
+
+    if not recipe.full_hessian:
+        denominator = recipe.hessian_scale * total(at.curvature[:, output]) + l2
+        inverse = np.zeros(n_leaves)
+        np.divide(1.0, denominator, out=inverse, where=denominator > 0)
+        return (-total(at.gradient[:, output]) * inverse)[:, None], inverse
+    p = _probabilities(at)
+    k = p.shape[1]
+    gradient = np.column_stack([total(at.gradient[:, m]) for m in range(k)])
+    hessian = np.zeros((n_leaves, k, k))
+    for m in range(k):
+        for o in range(m, k):
+            hessian[:, m, o] = total(p[:, m] * ((m == o) - p[:, o]))
+            hessian[:, o, m] = hessian[:, m, o]
+    inverse = np.linalg.inv(hessian + l2[:, None, None] * np.eye(k))
+    return -np.einsum("lmo,lo->lm", inverse, gradient), inverse
+
+
+def _leaf_error(ensemble: TreeEnsemble, error: Floats, theta: Floats) -> LeafError:
+    """Errors of the leaf values in units of the root mean square over all leaves of all trees."""
+    real = np.arange(error.shape[1]) < ensemble.leaf_counts[:, None]  # (n_trees, n_leaves)
+    scale = np.sqrt(np.mean(theta[real] ** 2)) if real.any() else 0.0
+    relative = np.abs(error[real]).max(axis=1) / max(scale, np.finfo(float).tiny)
+    return LeafError(float(relative.max(initial=0.0)), float(np.median(relative)))
+
+
+def _probabilities(at: Derivatives) -> Floats:
+    if at.coupling is None:
+        raise ValueError("A full leaf Hessian needs a loss whose outputs are coupled.")
+    return at.coupling

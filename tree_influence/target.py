@@ -1,0 +1,75 @@
+"""Targets and weights as users write them, turned into the numbers the formulas need."""
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from influence.errors import InputError
+
+Floats = NDArray[np.float64]
+Labels = NDArray[np.generic]
+
+
+def resolve_classes(classes: Labels | None, y: ArrayLike) -> Labels | None:
+    """The labels behind a model's outputs.
+
+    Native boosters and saved files know classes as 0..K-1 only. Where the training labels are
+    others, K of them, they are taken in sorted order, as every library's encoder does; the leaf
+    check would show if that were wrong.
+    """
+    if classes is None or classes.dtype.kind not in "iuf":
+        return classes
+    found = pd.unique(np.asarray(y))
+    unknown = pd.Index(found).difference(pd.Index(classes)).size > 0
+    anonymous = np.array_equal(classes, np.arange(len(classes)))
+    if anonymous and unknown and len(found) == len(classes) and not pd.isna(found).any():
+        return np.sort(found)
+    return classes
+
+
+def encode_target(y: ArrayLike, classes: Labels | None, what: str) -> Floats:
+    """Values for regression, positions in `classes` for classification, shape (n_rows,).
+
+    Args:
+        y: Target as the user gives it.
+        classes: Labels in the order of the model's outputs; None for regression.
+        what: Which rows these are, for messages.
+    """
+    labels = np.asarray(y)
+    if classes is None:
+        try:
+            target = labels.astype(np.float64)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"The model predicts numbers, but the {what} target has dtype {labels.dtype}."
+            ) from error
+        if not np.isfinite(target).all():
+            row = int(np.flatnonzero(~np.isfinite(target))[0])
+            raise InputError(f"The {what} target must be finite, but row {row} is {target[row]}.")
+        return target
+    if labels.dtype.kind == "b" and classes.dtype.kind in "iuf":
+        labels = labels.astype(np.int64)
+    positions = pd.Index(classes).get_indexer(pd.Index(labels))
+    if (positions < 0).any():
+        row = int(np.flatnonzero(positions < 0)[0])
+        raise InputError(
+            f"The {what} target of row {row} is {labels[row]!r}, which is none of the model's "
+            f"classes {list(classes[:10])}."
+        )
+    return positions.astype(np.float64)
+
+
+def check_weight(sample_weight: ArrayLike, n_train: int) -> Floats:
+    """Sample weights as finite non-negative floats, shape (n_train,)."""
+    weight = np.asarray(sample_weight, dtype=np.float64)
+    if weight.shape != (n_train,):
+        raise InputError(
+            f"Expected one sample weight for each of {n_train} training rows, got shape "
+            f"{weight.shape}."
+        )
+    if not np.isfinite(weight).all() or (weight < 0).any():
+        row = int(np.flatnonzero(~np.isfinite(weight) | (weight < 0))[0])
+        raise InputError(
+            f"Sample weights must be finite and not negative, but row {row} has {weight[row]}."
+        )
+    return weight
