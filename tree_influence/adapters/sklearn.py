@@ -66,7 +66,8 @@ INSTEAD = {
     "TransformedTargetRegressor": "pass model.regressor_, with the transformed target",
     "BaseThresholdClassifier": "pass model.estimator_",
     "_BaseHeterogeneousEnsemble": _MEMBER,
-    "BaseBagging": _MEMBER,
+    "BaggingClassifier": _MEMBER,
+    "BaggingRegressor": _MEMBER,
     "OneVsRestClassifier": _MEMBER,
     "_MultiOutputEstimator": _MEMBER,
 }

@@ -181,7 +181,7 @@ def _tree(predictor: Any, is_categorical: NDArray[np.bool_]) -> Tree:
         threshold=split["num_threshold"],
         left=left,
         right=right,
-        missing=np.where(split["missing_go_to_left"], MISSING_RIGHT, MISSING_RIGHT),
+        missing=np.where(split["missing_go_to_left"], MISSING_LEFT, MISSING_RIGHT),
         leaf_value=nodes["value"][is_leaf][:, None],
         leaf_label=np.flatnonzero(is_leaf),
         categories={int(v): _codes(bitsets[split["bitset_idx"][v]]) for v in by_category},

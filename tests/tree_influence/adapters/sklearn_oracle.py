@@ -1,0 +1,101 @@
+"""Rows for scikit-learn's boosting, and its own predictions and formulas as oracles."""
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit, softmax
+from sklearn.ensemble import (
+    GradientBoostingClassifier,
+    GradientBoostingRegressor,
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+)
+
+from tree_influence.adapters import parse
+
+TASKS = ["regression", "binary", "multiclass"]
+LABELS = {"binary": np.array(["no", "yes"]), "multiclass": np.array(["a", "b", "c"])}
+
+
+def estimator(kind, task, **params):
+    classes = {
+        "gb": (GradientBoostingRegressor, GradientBoostingClassifier),
+        "hist": (HistGradientBoostingRegressor, HistGradientBoostingClassifier),
+    }
+    return classes[kind][task != "regression"](**params)
+
+
+def rows(seed, n, task, n_numeric=3, categories=0, missing=0.0):
+    """A table of numeric columns, two of categories on request, and a target that needs both."""
+    rng = np.random.default_rng(seed)
+    table = pd.DataFrame({f"x{j}": rng.normal(size=n).round(2) for j in range(n_numeric)})
+    signal = table["x0"].to_numpy() + 0.5 * rng.normal(size=n)
+    if categories:
+        words, numbers = rng.integers(0, categories, n), rng.integers(0, categories, n)
+        signal = signal + (words % 2) - (numbers % 3 == 0)
+        table.insert(1, "word", pd.Categorical([f"w{code}" for code in words]))
+        table["number"] = pd.Categorical(10 * numbers)
+    table = table.mask(pd.DataFrame(rng.random(table.shape) < missing, columns=table.columns))
+    if task == "regression":
+        return table, signal
+    n_classes = len(LABELS[task])
+    return table, LABELS[task][np.digitize(signal, np.linspace(-0.5, 1, n_classes + 1)[1:-1])]
+
+
+def encoded(adapter, y):
+    return y if adapter.classes is None else np.searchsorted(adapter.classes, y).astype(float)
+
+
+def decision(model, X):
+    raw = model.decision_function(X) if hasattr(model, "classes_") else model.predict(X)
+    return raw.reshape(len(X), -1)
+
+
+def leaf_error(model, X, y, sample_weight=None):
+    """Largest difference of recomputed and stored leaves over the largest leaf."""
+    adapter = parse(model)
+    features, target = adapter.features(X), encoded(adapter, y)
+    weight = adapter.row_weights(features, target, sample_weight)
+    recipe = adapter.recipe(features, target, weight)
+    leaves, ensemble = adapter.leaves(features), adapter.ensemble
+    raw, errors = np.tile(recipe.start, (len(target), 1)), []
+    for t in range(ensemble.n_trees):
+        k = t % ensemble.n_outputs
+        if k == 0:
+            gradient, hessian = derivatives(raw, target, adapter.classes is not None)
+        first, last = ensemble.leaf_start[t : t + 2]
+        G = np.bincount(leaves[t], weight * gradient[:, k], minlength=last - first)
+        H = np.bincount(leaves[t], weight * hessian[:, k], minlength=last - first)
+        D = recipe.hessian_scale * H + recipe.l2[first:last]
+        theta = np.divide(-G, D, out=np.zeros_like(G), where=D > 0)
+        stored = ensemble.leaf_value[first:last, 0]
+        errors.append(recipe.learning_rate[t] * theta + recipe.folded[t] - stored)
+        raw[:, k] += stored[leaves[t]]
+    return np.abs(np.concatenate(errors)).max() / max(np.abs(ensemble.leaf_value).max(), 1e-300)
+
+
+def derivatives(raw, target, classifies):
+    if not classifies:
+        return raw - target[:, None], np.ones_like(raw)
+    if raw.shape[1] == 1:
+        p, one_hot = expit(raw), target[:, None]
+    else:
+        p, one_hot = softmax(raw, axis=1), target[:, None] == np.arange(raw.shape[1])
+    return p - one_hot, p * (1 - p)
+
+
+def check_parity(model, X):
+    adapter = parse(model)
+    features = adapter.features(X)
+    leaves = adapter.leaves(features)
+    raw, theirs = adapter.ensemble.raw(leaves), decision(model, X)
+    np.testing.assert_allclose(raw, theirs, rtol=1e-12, atol=1e-12, err_msg="thresholds or bias")
+    np.testing.assert_array_equal(adapter.library_raw(features), theirs)
+    ours, labels = adapter.ensemble.labels(leaves), adapter.library_leaves(features)
+    np.testing.assert_array_equal(ours, labels, err_msg="comparison, missing values or categories")
+
+
+def on_thresholds(adapter, rng, n, n_features):
+    """Values at, just below and just above the thresholds, and far outside."""
+    finite = adapter.ensemble.threshold[np.isfinite(adapter.ensemble.threshold)]
+    values = np.concatenate([finite, np.nextafter(finite, np.inf), [0.0, 1e30, -1e30, 1e-40]])
+    return rng.choice(values, size=(n, n_features))

@@ -1,0 +1,193 @@
+"""What GradientBoosting and HistGradientBoosting share: columns, refits, files and refusals."""
+
+import json
+import zipfile
+
+import numpy as np
+import pytest
+import skops.io
+from sklearn.compose import ColumnTransformer
+from sklearn.datasets import load_files
+from sklearn.ensemble import (
+    AdaBoostClassifier,
+    ExtraTreesClassifier,
+    GradientBoostingClassifier,
+    GradientBoostingRegressor,
+    HistGradientBoostingRegressor,
+    RandomForestRegressor,
+)
+from sklearn.impute import SimpleImputer
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
+
+from influence.errors import (
+    InputError,
+    NotFittedError,
+    NotYetSupportedError,
+    StorageError,
+    UnsupportedModelError,
+    UntrustedFileError,
+)
+from tests.tree_influence.adapters.sklearn_oracle import (
+    TASKS,
+    check_parity,
+    decision,
+    encoded,
+    estimator,
+    leaf_error,
+    rows,
+)
+from tree_influence.adapters import load, parse
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+@pytest.mark.parametrize("kind", ["gb", "hist"])
+class TestBoth:
+    @pytest.mark.parametrize("names", [True, False])
+    def test_columns_are_checked(self, kind, names):
+        X, y = rows(7, 80, "regression")
+        model = estimator(kind, "regression").fit(X if names else X.to_numpy(), y)
+        adapter = parse(model)
+        assert adapter.feature_names == (["x0", "x1", "x2"] if names else None)
+        np.testing.assert_array_equal(adapter.features(X), adapter.features(X.to_numpy()))
+        with pytest.raises(InputError, match="3 features"):
+            adapter.features(X[["x0", "x1"]])
+        with pytest.raises(InputError, match="shape"):
+            adapter.features(X["x0"].to_numpy())
+        with pytest.raises(InputError, match=r"column (x1|1),.*dtype (str|object)"):
+            adapter.features(X.assign(x1="text"))
+        if names:
+            with pytest.raises(InputError, match="column 1 to be 'x1', got 'x2'"):
+                adapter.features(X[["x0", "x2", "x1"]])
+
+    def test_constant_target_and_single_trees(self, kind):
+        X, y = rows(8, 90, "regression")
+        few = {"n_estimators": 1} if kind == "gb" else {"max_iter": 1}
+        for target in (y, np.full(90, 2.5)):
+            model = estimator(kind, "regression", **few).fit(X, target)
+            check_parity(model, X)
+            assert leaf_error(model, X, target) <= 1e-5
+
+    @pytest.mark.parametrize("task", TASKS)
+    def test_refit_trains_as_many_rounds(self, kind, task):
+        X, y = rows(9, 300, task)
+        stop = {"n_iter_no_change": 2} | ({"early_stopping": True} if kind == "hist" else {})
+        adapter = parse(estimator(kind, task, random_state=0, **stop).fit(X, y))
+        weight = np.random.default_rng(0).random(300)
+        again = adapter.refit(X, y, weight)
+        fewer = {"n_estimators" if kind == "gb" else "max_iter": adapter.ensemble.n_rounds}
+        expected = estimator(kind, task, random_state=0, **fewer).fit(X, y, weight)
+        np.testing.assert_array_equal(again.library_raw(again.features(X)), decision(expected, X))
+        assert again.feature_names == adapter.feature_names
+        if task != "regression":
+            kept = y != y[0]
+            with pytest.raises(InputError, match=f"class .*{y[0]}"):
+                adapter.refit(X[kept], y[kept], None)
+
+    def test_warm_start(self, kind):
+        X, y = rows(9, 200, "regression")
+        rounds = "n_estimators" if kind == "gb" else "max_iter"
+        model = estimator(kind, "regression", warm_start=True, **{rounds: 3}).fit(X, y)
+        model.set_params(**{rounds: 5}).fit(X, y)
+        assert parse(model).ensemble.n_rounds == 5
+        assert leaf_error(model, X, y) <= 1e-5
+
+    @pytest.mark.parametrize("task", TASKS)
+    def test_saved_model(self, kind, task, tmp_path):
+        X, y = rows(10, 200, task, categories=4 if kind == "hist" else 0)
+        params = {"early_stopping": True} if kind == "hist" else {}
+        model = estimator(kind, task, **params).fit(X, y)
+        skops.io.dump(model, tmp_path / "model.skops")
+        loaded = load(tmp_path / "model.skops")
+        np.testing.assert_array_equal(decision(loaded, X), decision(model, X))
+        check_parity(loaded, X)
+        assert leaf_error(loaded, X, y) <= 1e-5
+
+    def test_not_fitted(self, kind):
+        with pytest.raises(NotFittedError, match="call fit"):
+            parse(estimator(kind, "binary"))
+
+    def test_params_are_refused(self, kind):
+        X, y = rows(10, 60, "regression")
+        with pytest.raises(InputError, match="eta"):
+            parse(estimator(kind, "regression").fit(X, y), {"eta": 0.1})
+
+
+@pytest.mark.parametrize(
+    "kind, loss, error",
+    [
+        ("gb", "absolute_error", UnsupportedModelError),
+        ("gb", "quantile", UnsupportedModelError),
+        ("gb", "huber", UnsupportedModelError),
+        ("gb", "exponential", NotYetSupportedError),
+        ("hist", "absolute_error", UnsupportedModelError),
+        ("hist", "quantile", UnsupportedModelError),
+        ("hist", "poisson", NotYetSupportedError),
+        ("hist", "gamma", NotYetSupportedError),
+    ],
+)
+def test_other_losses_have_trees_but_no_recipe(kind, loss, error):
+    task = "binary" if loss == "exponential" else "regression"
+    X, y = rows(11, 90, task)
+    y = y if task == "binary" else np.abs(y) + 0.1
+    params = {"quantile": 0.5} if (kind, loss) == ("hist", "quantile") else {}
+    adapter = parse(estimator(kind, task, loss=loss, **params).fit(X, y))
+    features = adapter.features(X)
+    leaves = adapter.leaves(features)
+    np.testing.assert_array_equal(adapter.ensemble.labels(leaves), adapter.library_leaves(features))
+    np.testing.assert_allclose(adapter.ensemble.raw(leaves), adapter.library_raw(features))
+    with pytest.raises(UnsupportedModelError, match=loss) as caught:
+        adapter.recipe(features, encoded(adapter, y), np.ones(90))
+    assert type(caught.value) is error
+
+
+def test_other_estimators_are_refused_by_name():
+    X, y = rows(12, 60, "binary")
+    for forest in (ExtraTreesClassifier(), RandomForestRegressor()):
+        with pytest.raises(NotYetSupportedError, match="forests"):
+            parse(forest)
+    with pytest.raises(UnsupportedModelError, match="AdaBoostClassifier"):
+        parse(AdaBoostClassifier())
+    search = GridSearchCV(GradientBoostingClassifier(), {"n_estimators": [1, 2]})
+    with pytest.raises(UnsupportedModelError, match="best_estimator_"):
+        parse(search)
+    assert parse(search.fit(X, y).best_estimator_).ensemble.n_rounds in (1, 2)
+
+
+def test_pipeline_round_trips(tmp_path):
+    X, y = rows(13, 120, "binary", categories=4, missing=0.1)
+    encode = OneHotEncoder(sparse_output=False, handle_unknown="ignore")
+    columns = [("words", encode, ["word"]), ("rest", SimpleImputer(), ["x0", "x1"])]
+    model = Pipeline(
+        [("columns", ColumnTransformer(columns)), ("gb", GradientBoostingClassifier())]
+    )
+    skops.io.dump(model.fit(X, y), tmp_path / "pipeline.skops")
+    loaded = load(tmp_path / "pipeline.skops")
+    np.testing.assert_array_equal(loaded.predict_proba(X), model.predict_proba(X))
+    check_parity(loaded[-1], np.asarray(loaded[:-1].transform(X)))
+
+
+@pytest.mark.parametrize("function", [json.loads, load_files])
+def test_unknown_types_are_refused(function, tmp_path):
+    X, y = rows(14, 60, "regression")
+    model = GradientBoostingRegressor(n_estimators=1).fit(X, y)
+    skops.io.dump(
+        Pipeline([("f", FunctionTransformer(function)), ("m", model)]), tmp_path / "m.zip"
+    )
+    with pytest.raises(UntrustedFileError, match=rf"{function.__name__}.*trusted="):
+        load(tmp_path / "m.zip")
+
+
+def test_damaged_files(tmp_path):
+    X, y = rows(15, 90, "regression")
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as other:
+        other.writestr("notes.txt", "no model")
+    with pytest.raises(StorageError, match=r"skops\.io\.dump"):
+        load(tmp_path / "other.zip")
+    for field, value in [("left", 10_000), ("right", 0), ("feature_idx", 99)]:
+        model = HistGradientBoostingRegressor(max_iter=2).fit(X, y)
+        model._predictors[1][0].nodes[field][0] = value
+        with pytest.raises(StorageError, match="outside the tree"):
+            parse(model)
