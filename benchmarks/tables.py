@@ -5,16 +5,20 @@ from typing import Any
 
 import pandas as pd
 
-BEGIN, END = "<!-- generated: begin -->", "<!-- generated: end -->"
+
+def replace_part(path: Path, name: str, body: str) -> None:
+    """Replaces what stands between the page's `name: begin` and `name: end` comments."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    text = path.read_text()
+    before, after = text.split(begin)[0], text.split(end)[1]
+    path.write_text(f"{before}{begin}\n\n{body}\n{end}{after}")
 
 
 def write(path: Path, stored: dict[str, Any]) -> None:
-    """Replaces the generated part of the page."""
-    text = path.read_text()
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
+    """Rewrites the tables of speed."""
     machine = ", ".join(f"{name} {value}" for name, value in stored["machine"].items())
-    body = f"{BEGIN}\n\nMeasured with: {machine}.\n\n{render(stored['results'])}\n{END}"
-    path.write_text(before + body + after)
+    body = f"Measured with: {machine}.\n\n{render(stored['results'])}"
+    replace_part(path, "generated", body)
 
 
 def render(results: list[dict[str, Any]]) -> str:

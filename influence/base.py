@@ -3,7 +3,7 @@
 | class        | a method writes         | a user gets                                     |
 |--------------|-------------------------|-------------------------------------------------|
 | Estimator    | _fit, predict           | fit, predict(change)                            |
-| Attributor   | _fit, _columns, _diagonal | explain, explain_top, self_influence, predict |
+| Attributor   | _fit, _add_columns, _diagonal | explain, explain_top, self_influence, ... |
 | InnerProduct | _fit, _pairs            | the same, by sums of products of factors        |
 
 Classes are abstract or final: nothing implemented here is overridden.
@@ -95,8 +95,11 @@ class Attributor(Estimator[RunT], Generic[RunT, QueriesT]):
     """An estimator whose answer is a sum over training rows: values[i, j]."""
 
     @abstractmethod
-    def _columns(self, queries: QueriesT) -> NDArray[np.float64]:
-        """The columns of these queries, shape (n_train, n_queries)."""
+    def _add_columns(self, queries: QueriesT, out: NDArray[np.float64]) -> None:
+        """Adds values[:, j] of these queries to out, shape (n_train, n_queries).
+
+        Each column of `out` is contiguous.
+        """
 
     @abstractmethod
     def _diagonal(self, train: QueriesT, rows: slice) -> NDArray[np.float64]:
@@ -104,7 +107,7 @@ class Attributor(Estimator[RunT], Generic[RunT, QueriesT]):
 
     @abstractmethod
     def _bytes_per_value(self) -> int:
-        """Memory `_columns` needs for each training row and query; sets the block size."""
+        """Memory needed for each training row and query of a block; sets its size."""
 
     def explain(self, *queries: Any, progress: bool = True) -> Influence:
         """Influence of every training row on every query.
@@ -117,9 +120,9 @@ class Attributor(Estimator[RunT], Generic[RunT, QueriesT]):
             Dense values, shape (n_train, n_queries): use `explain_top` where that is too large.
         """
         run, asked = self._ask(*queries)
-        values = np.empty((asked.n_queries, run.n_train)).T
-        for block, columns in self._blocks(asked, progress):
-            values[:, block] = columns
+        values = np.zeros((asked.n_queries, run.n_train)).T
+        for block in self._tracked_blocks(asked.n_queries, progress):
+            self._add_columns(asked[block], values[:, block])
         return Influence(values, run.train_index, asked.index, self._provenance())
 
     def explain_top(self, *queries: Any, k: int = 10, progress: bool = True) -> TopInfluence:
@@ -175,7 +178,9 @@ class Attributor(Estimator[RunT], Generic[RunT, QueriesT]):
         self, queries: QueriesT, progress: bool
     ) -> Iterator[tuple[slice, NDArray[np.float64]]]:
         for block in self._tracked_blocks(queries.n_queries, progress):
-            yield block, self._columns(queries[block])
+            columns = np.zeros((block.stop - block.start, self._fitted_run().n_train)).T
+            self._add_columns(queries[block], columns)
+            yield block, columns
 
     def _tracked_blocks(self, n_queries: int, progress: bool) -> Iterator[slice]:
         size = engine.columns_per_block(self._fitted_run().n_train, self._bytes_per_value())
@@ -190,9 +195,8 @@ class InnerProduct(Attributor[RunT, QueriesT]):
     def _pairs(self, queries: QueriesT) -> Iterable[tuple[engine.Factor[Any], Any]]:
         """(train factor, query factor) of every step."""
 
-    def _columns(self, queries: QueriesT) -> NDArray[np.float64]:
-        n_train = self._fitted_run().n_train
-        return engine.contract(self._pairs(queries), n_train, queries.n_queries)
+    def _add_columns(self, queries: QueriesT, out: NDArray[np.float64]) -> None:
+        engine.contract(self._pairs(queries), out)
 
     def _diagonal(self, train: QueriesT, rows: slice) -> NDArray[np.float64]:
         return engine.rowwise(self._pairs(train), rows)

@@ -42,14 +42,10 @@ class DenseFactor:
         out += np.einsum("ij,ij->i", self.matrix[rows], other.matrix)
 
 
-def contract(
-    pairs: Iterable[tuple[Factor[OtherT], OtherT]], n_train: int, n_queries: int
-) -> NDArray[np.float64]:
-    """Sum over the steps of A B^T, shape (n_train, n_queries), each column contiguous."""
-    out = np.zeros((n_queries, n_train)).T
+def contract(pairs: Iterable[tuple[Factor[OtherT], OtherT]], out: NDArray[np.float64]) -> None:
+    """Adds the sum over the steps of A B^T to out, shape (n_train, n_queries)."""
     for train, query in pairs:
         train.add_product(query, out)
-    return out
 
 
 def rowwise(pairs: Iterable[tuple[Factor[OtherT], OtherT]], rows: slice) -> NDArray[np.float64]:

@@ -73,10 +73,8 @@ def read(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any], dict[
             f"Expected a saved {kind} of format {FORMAT}, but {path} holds a {meta.get('kind')} "
             f"of format {meta.get('format')}."
         )
-    arrays: dict[str, Any] = dict(members)
-    for name, spec in meta["indexes"].items():
-        arrays[name] = _unpack_index(name, spec, members)
-    return meta["header"], arrays
+    indexes = {name: _unpack_index(name, spec, members) for name, spec in meta["indexes"].items()}
+    return meta["header"], {**members, **indexes}
 
 
 def _pack_index(name: str, index: pd.Index, members: dict[str, NDArray[np.generic]]) -> Any:
@@ -103,12 +101,13 @@ def _pack_labels(name: str, labels: pd.Index) -> NDArray[np.generic]:
     return np.array(json.dumps(values.tolist()))
 
 
-def _unpack_index(name: str, spec: Any, members: Mapping[str, NDArray[np.generic]]) -> pd.Index:
+def _unpack_index(name: str, spec: Any, members: dict[str, NDArray[np.generic]]) -> pd.Index:
+    """The index `_pack_index` stored, whose arrays are taken out of `members`."""
     if "range" in spec:
         return pd.RangeIndex(*spec["range"], name=spec["names"][0])
     levels = []
     for i, kind in enumerate(spec["levels"]):
-        stored = members[f"{name}.{i}"]
+        stored = members.pop(f"{name}.{i}")
         levels.append(pd.Index(json.loads(str(stored)) if kind == "json" else stored))
     if len(levels) == 1:
         return levels[0].rename(spec["names"][0])

@@ -84,4 +84,6 @@ class TopInfluence:
                 f"This result holds the top {held} rows of each query, {wanted} were asked for; "
                 f"call explain_top with k={wanted}."
             )
-        return ranking_frame(rows[:, :wanted], values[:, :wanted], sign, self.train_index, self.query_index)
+        return ranking_frame(
+            rows[:, :wanted], values[:, :wanted], sign, self.train_index, self.query_index
+        )

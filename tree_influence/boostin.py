@@ -83,14 +83,15 @@ def _gains(replay: Replay, terms: RowTerms, place: int, t: int) -> list[Floats]:
     inverse * sum_j slope_j of it.
     """
     rate, inverse = replay.recipe.learning_rate[t], replay.inverse[t]
+    passed = rate if inverse.ndim == 2 else rate * np.eye(inverse.shape[-1])
     gains = [rate * inverse[-1]]
     for s in range(len(inverse) - 1, 0, -1):
         lost = _lost(replay, terms, place, s, t)
         if inverse.ndim == 2:
-            passed = gains[-1] / inverse[s] * (1 - inverse[s] * lost)
+            passed = passed * (1 - inverse[s] * lost)
             gains.append(passed * inverse[s - 1])
         else:
-            passed = gains[-1] @ (np.linalg.inv(inverse[s]) - lost)
+            passed = passed - passed @ inverse[s] @ lost
             gains.append(passed @ inverse[s - 1])
     return gains[::-1]
 

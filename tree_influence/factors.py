@@ -52,8 +52,7 @@ class LeafFactor:
 
     def set_values(self, t: int, values: Floats) -> None:
         """Sets the values of tree t, given in the order of the rows, shape (n_train, n_values)."""
-        tile = np.arange(len(values)) // kernels.TILE * kernels.TILE
-        self.value[t] = values[self.order[t] + tile]
+        kernels.gather_by_leaf(self.order[t], values, self.value[t])
 
     def add_product(self, other: QueryLeaves, out: Floats) -> None:
         """out += A B^T, with out of shape (n_train, n_queries)."""

@@ -140,6 +140,19 @@ def sort_by_leaf(
 
 
 @numba.njit(nogil=True, cache=True)
+def gather_by_leaf(order, values, out):
+    """out[place] = the values of the row at that place, for one tree.
+
+    Args:
+        order: As `sort_by_leaf` writes it, shape (n_rows,).
+        values: Shape (n_rows, n_values).
+        out: Written, same shape.
+    """
+    for place in range(len(order)):
+        out[place] = values[place // TILE * TILE + order[place]]
+
+
+@numba.njit(nogil=True, cache=True)
 def _add_leaf_products(start, order, value, leaf, coefficient, out):
     """out[q, j] += sum over trees of value_j . coefficient_q where j and q share a leaf."""
     n_trees, _, n_values = value.shape

@@ -57,19 +57,21 @@ class LeafInfluence(Attributor[TreeRun, TreeQueries]):
     def _fit(self, run: TreeRun) -> None:
         _ = run.replay  # refuses here what cannot be answered
 
-    def _columns(self, queries: TreeQueries) -> Floats:
-        return self._sweep(queries, slice(0, self.run_.n_train))
+    def _add_columns(self, queries: TreeQueries, out: Floats) -> None:
+        self._sweep(queries, slice(0, self.run_.n_train), out)
 
     def _diagonal(self, train: TreeQueries, rows: slice) -> Floats:
-        if self.through == "all":
-            return np.diagonal(self._sweep(train, slice(0, self.run_.n_train))[rows]).copy()
-        return np.diagonal(self._sweep(train, rows)).copy()
+        own = self.through == "self"
+        swept = rows if own else slice(0, self.run_.n_train)
+        values = np.zeros((train.n_queries, swept.stop - swept.start)).T
+        self._sweep(train, swept, values)
+        return np.diagonal(values if own else values[rows]).copy()
 
     def _bytes_per_value(self) -> int:
         return 8 * (2 + self.run_.replay.raw.shape[1])
 
-    def _sweep(self, queries: TreeQueries, rows: slice) -> Floats:
-        """Values of the training rows `rows`, shape (n_rows, n_queries).
+    def _sweep(self, queries: TreeQueries, rows: slice, values: Floats) -> None:
+        """Adds the values of the training rows `rows` to `values`, shape (n_rows, n_queries).
 
         With through="all" these must be all rows.
         """
@@ -87,10 +89,8 @@ class LeafInfluence(Attributor[TreeRun, TreeQueries]):
                 self._sweep_part(terms, rows, leaf, c, adjoint[i], out[i])
 
             in_threads(work, range(len(parts)))
-        values = np.empty((queries.n_queries, n_rows)).T
         for part, block in zip(parts, out, strict=True):
-            values[:, part] = replay.weight[rows, None] * block
-        return values
+            values[:, part] += replay.weight[rows, None] * block
 
     def _sweep_part(
         self,

@@ -7,7 +7,7 @@
 | l | leaves of a tree, padded to the largest tree |
 | k | outputs; v values of a leaf: 1, or one for each output (`vector_leaves`) |
 
-A tree adds learning_rate * V + folded to the raw score, where V is the sum of its Newton steps
+A tree adds learning_rate * V to the raw score, where V is the sum of its Newton steps
 theta = -G / (H + l2), each taken at F + V so far. Everything later (BoostIn, LeafInfluence) needs
 only two numbers for each row and step, the derivatives of the step's numerator
 
@@ -74,10 +74,11 @@ class Replay:
         leaves: Leaf of each training row, shape (n_trees, n_train).
         target: Encoded target, shape (n_train,).
         weight: Row weights, shape (n_train,).
-        theta: Newton steps, shape (n_trees, n_steps, n_leaves, n_values).
-        inverse: Inverse of H + l2 of each step, shape (n_trees, n_steps, n_leaves), or with the
-            full Hessian (n_trees, n_steps, n_leaves, n_outputs, n_outputs).
-        value: What each leaf adds to the raw score, shape (n_trees, n_leaves, n_values).
+        theta: Newton steps as taken, shape (n_trees, n_steps, n_leaves, n_values).
+        inverse: Inverse of H + l2 of each step, times the share of it taken, shape
+            (n_trees, n_steps, n_leaves), or with the full Hessian
+            (n_trees, n_steps, n_leaves, n_outputs, n_outputs).
+        value: learning_rate * V of each leaf, shape (n_trees, n_leaves, n_values).
         raw: Raw scores of the training rows after the last round, shape (n_train, n_outputs).
         error: Recomputed against stored leaves.
     """
@@ -155,6 +156,9 @@ class Replay:
         if s > 0:
             inside = raw + self.spread(self.theta[:, :s].sum(axis=1), r, self.leaves)
         theta = self.spread(self.theta[:, s], r, self.leaves)
+        if self.recipe.taken is not None:  # the terms are those of the whole step
+            share = self.recipe.taken[list(self.trees(r)), s]
+            theta = theta / np.where(share > 0, share, 1.0)
         at = self.recipe.loss.derivatives(self.target, inside)
         factor = self.recipe.learning_rate[list(self.trees(r))] if shrunken else 1.0
         if self.recipe.full_hessian:
@@ -183,20 +187,20 @@ def replay_boosting(
     subsampling, bounds), each round starts from the scores the model really had, its leaves keep
     their stored values, and the error says how far the formula is from them.
     """
-    stored = _padded(ensemble)
+    stored = _stored(ensemble, recipe)
     own = _forward(ensemble, recipe, leaves, target, weight, stored, keep_stored=False)
     if own.error.largest <= EXACT:
         return own
     return _forward(ensemble, recipe, leaves, target, weight, stored, keep_stored=True)
 
 
-def _padded(ensemble: TreeEnsemble) -> Floats:
-    """Stored leaf values, shape (n_trees, most leaves, n_values)."""
+def _stored(ensemble: TreeEnsemble, recipe: LeafRecipe) -> Floats:
+    """Stored leaf values without what is folded in, shape (n_trees, most leaves, n_values)."""
     padded = np.zeros(
         (ensemble.n_trees, ensemble.leaf_counts.max(initial=1), ensemble.leaf_value.shape[1])
     )
     for t in range(ensemble.n_trees):
-        padded[t, : ensemble.leaf_counts[t]] = ensemble.tree_values(t)
+        padded[t, : ensemble.leaf_counts[t]] = ensemble.tree_values(t) - recipe.folded[t]
     return padded
 
 
@@ -212,7 +216,6 @@ def _forward(
     n_trees, n_leaves, n_values = stored.shape
     full = (n_values, n_values) if recipe.full_hessian else ()
     rate = recipe.learning_rate[:, None, None]
-    folded = recipe.folded[:, None, None]
     error = np.zeros_like(stored)
     done = Replay(
         ensemble, recipe, leaves, target, weight,
@@ -230,16 +233,18 @@ def _forward(
                 inside = inside + done.spread(done.theta[:, :s].sum(axis=1), r, leaves)
             at = recipe.loss.derivatives(target, inside)
             for output, t in enumerate(trees):
-                done.theta[t, s], done.inverse[t, s] = _newton_step(done, t, output, at)
+                share = 1.0 if recipe.taken is None else recipe.taken[t, s]
+                theta, inverse = _newton_step(done, t, output, at)
+                done.theta[t, s], done.inverse[t, s] = share * theta, share * inverse
         own = slice(trees.start, trees.stop)
-        found = rate[own] * done.theta[own].sum(axis=1) + folded[own]
+        found = rate[own] * done.theta[own].sum(axis=1)
         error[own] = np.divide(found - stored[own], rate[own])
         if keep_stored:
             done.theta[own, -1] -= error[own]
         else:
             done.value[own] = found
         np.add(done.raw, done.spread(done.value, r, leaves), out=done.raw)
-    return replace(done, error=_leaf_error(ensemble, error, (stored - folded) / rate))
+    return replace(done, error=_leaf_error(ensemble, error, stored / rate))
 
 
 def _newton_step(done: Replay, t: int, output: int, at: Derivatives) -> tuple[Any, Any]:

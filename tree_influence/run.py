@@ -21,7 +21,8 @@ from tree_influence.target import check_weight, encode_target, resolve_classes
 
 Floats = NDArray[np.float64]
 
-INEXACT = 0.1  # median leaf error, in leaf scales, from which on a run is refused
+INEXACT = 0.1  # median leaf error, in leaf scales, above which a run is refused
+UNEXPLAINED = 0.01  # largest leaf error allowed where the model's settings give no reason for any
 RAW_TOLERANCE = 1e-5  # XGBoost and CatBoost sum float32
 LEAF_SAMPLE = 10_000  # rows whose leaves are compared; raw scores are compared on all
 
@@ -186,8 +187,9 @@ def trace(
             result.
 
     Raises:
-        TrainingDataError: Median leaf error above a tenth of the leaf scale: probably other rows
-            than the model was trained on.
+        TrainingDataError: The leaf values do not recompute: by more than a hundredth of the leaf
+            scale where no setting of the model explains any difference, or with a median above a
+            tenth where one does.
         ParityError: The trees disagree with the library's own predictions.
         UnsupportedModelError: The model is of no kind known here.
     """
@@ -199,7 +201,9 @@ def trace(
         raise InputError("The model has no trees, so no training row can have influenced it.")
     X = _transform(prefix, X_train)
     _check_lengths(_n_rows(X), y_train, "training")
-    classes = resolve_classes(adapter.classes, y_train)
+    classes = adapter.classes
+    if classes is not None and not adapter.knows_labels:
+        classes = resolve_classes(classes, y_train)
     target = encode_target(y_train, classes, "training")
     weights = None if sample_weight is None else check_weight(sample_weight, len(target))
     features = adapter.features(X)
@@ -227,19 +231,20 @@ def _replay_or_reason(
 
 
 def _check_leaves(replay: Replay) -> None:
-    if replay.error.median <= INEXACT:
+    """Refuses leaves that differ by more than the model's own settings explain."""
+    error, because = replay.error, ", ".join(replay.recipe.inexact_because)
+    if error.median <= INEXACT and (because or error.largest <= UNEXPLAINED):
         return
-    because = ", ".join(replay.recipe.inexact_because)
     likely = (
-        f"The model was trained with {because}, which the leaf formula leaves out; "
-        "trace(..., allow_inexact=True) answers all the same and states the error."
+        f"The model was trained with {because}, which the leaf formula leaves out."
         if because
-        else "These are probably not the rows the model was trained on, or they are in another "
-        "order, or sample_weight is missing; trace(..., allow_inexact=True) answers all the same."
+        else "Nothing in the model explains that, so these are probably not the rows it was "
+        "trained on (values, labels, order), or sample_weight is missing."
     )
     raise TrainingDataError(
         "Expected the leaf values to recompute from the training rows, but they differ: "
-        f"{replay.error}. {likely}"
+        f"{error}. {likely} trace(..., allow_inexact=True), or --allow-inexact on the command "
+        "line, answers all the same and states the error."
     )
 
 

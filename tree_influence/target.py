@@ -10,21 +10,17 @@ Floats = NDArray[np.float64]
 Labels = NDArray[np.generic]
 
 
-def resolve_classes(classes: Labels | None, y: ArrayLike) -> Labels | None:
-    """The labels behind a model's outputs.
+def resolve_classes(numbers: Labels, y: ArrayLike) -> Labels:
+    """The labels behind a model's outputs, where the model knows them as 0..K-1 only.
 
-    Native boosters and saved files know classes as 0..K-1 only. Where the training labels are
-    others, K of them, they are taken in sorted order, as every library's encoder does; the leaf
-    check would show if that were wrong.
+    Where the training labels are others, K of them, they are taken in sorted order, as every
+    library's encoder does; the leaf check would show if that were wrong.
     """
-    if classes is None or classes.dtype.kind not in "iuf":
-        return classes
     found = pd.unique(np.asarray(y))
-    unknown = pd.Index(found).difference(pd.Index(classes)).size > 0
-    anonymous = np.array_equal(classes, np.arange(len(classes)))
-    if anonymous and unknown and len(found) == len(classes) and not pd.isna(found).any():
+    unknown = pd.Index(found).difference(pd.Index(numbers)).size > 0
+    if unknown and len(found) == len(numbers) and not pd.isna(found).any():
         return np.sort(found)
-    return classes
+    return numbers
 
 
 def encode_target(y: ArrayLike, classes: Labels | None, what: str) -> Floats:
@@ -53,8 +49,8 @@ def encode_target(y: ArrayLike, classes: Labels | None, what: str) -> Floats:
     if (positions < 0).any():
         row = int(np.flatnonzero(positions < 0)[0])
         raise InputError(
-            f"The {what} target of row {row} is {labels[row]!r}, which is none of the model's "
-            f"classes {list(classes[:10])}."
+            f"The {what} target of row {row} is {labels.tolist()[row]!r}, which is none of the "
+            f"model's classes {classes[:10].tolist()}."
         )
     return positions.astype(np.float64)
 

@@ -111,10 +111,14 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     assert list(tmp_path.iterdir()) == [path], "a temporary file was left behind"
 
 
-def test_top_refuses_more_than_it_holds():
+def test_top_refuses_more_than_it_holds(tmp_path):
     rows, values = strongest(np.arange(6.0)[:, None], 2, 1.0)
     low = strongest(np.arange(6.0)[:, None], 2, -1.0)
     top = TopInfluence(rows, values, low[0], low[1], pd.RangeIndex(6), pd.RangeIndex(1), PROVENANCE)
     assert top.proponents()["train"].tolist() == [5, 4]
     with pytest.raises(InputError, match="explain_top with k=3"):
         top.proponents(3)
+    top.save(tmp_path / "top.npz")
+    pd.testing.assert_frame_equal(
+        TopInfluence.load(tmp_path / "top.npz").proponents(), top.proponents()
+    )

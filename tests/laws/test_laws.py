@@ -45,7 +45,7 @@ def test_laws_hold_for_trees(law, estimator, tree_problem):
 
 
 def test_the_planted_query_is_mispredicted(tree_problem):
-    row, query = tree_problem.planted
+    _, query = tree_problem.planted
     X, y = (data[query : query + 1] for data in tree_problem.queries)
     assert np.abs(tree_problem.model.predict(X).ravel() - y).item() > 0.5
 
@@ -65,8 +65,13 @@ def test_newton_step_predicts_small_reweighting():
 
 def turned(estimator):
     """An estimator whose sign is wrong."""
-    columns = estimator._columns
-    estimator._columns = lambda queries: -columns(queries)
+    add = estimator._add_columns
+
+    def subtract(queries, out):
+        add(queries, out)
+        out *= -1
+
+    estimator._add_columns = subtract
     return estimator
 
 

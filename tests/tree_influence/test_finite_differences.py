@@ -49,7 +49,7 @@ def test_boostin_is_the_triple_loop(case):
     ours = BoostIn().fit(run).explain(fitted.X_test, fitted.y_test).values
     oracle = boosting.boostin(described, fitted.weight, query_leaves, fitted.y_test.astype(float))
     gap = np.abs(ours - oracle).max() / np.abs(oracle).max()
-    assert gap <= 1e-9, f"off by {gap:.2g} of the largest value"
+    assert gap <= 1e-6, f"off by {gap:.2g} of the largest value"
 
 
 def test_the_leaf_error_says_exact(case):

@@ -23,7 +23,7 @@ Floats = NDArray[np.float64]
 class LeafRecipe:
     """How a library computed its leaf values.
 
-    A leaf l of tree t adds learning_rate[t] * theta_l + folded[t] to the raw score, with the
+    A leaf l of tree t is stored as learning_rate[t] * theta_l + folded[t], with the
     Newton value theta_l = -G_l / (H_l + l2_l), G_l the weighted sum of the gradients of its rows
     and H_l that of `hessian_scale` times their second derivatives.
 
@@ -33,7 +33,8 @@ class LeafRecipe:
         l2: Regularisation added to the Hessian of each leaf, shape (n_leaves,); infinite for a
             leaf that is 0 whatever its rows.
         start: Raw score before the first round, shape (n_outputs,).
-        folded: What the library added to all leaves of a tree, shape (n_trees,).
+        folded: What the library added to all leaves of a tree, that is the start where it is
+            folded into the first round and in no bias, shape (n_trees,).
         hessian_scale: phi, the library's leaf Hessian over the loss's own.
         n_steps: Newton steps inside one tree; only the sum of the steps is shrunken.
         taken: Share of each step that was taken (CatBoost halves or refuses some), shape
@@ -63,12 +64,15 @@ class Adapter(ABC):
         ensemble: Its trees, cut where the library's own prediction stops (early stopping).
         classes: Labels in the order of the outputs ([negative, positive] for one output);
             None for regression.
+        knows_labels: False where the library only numbers its classes, whatever the user calls
+            them (native boosters and their files).
         feature_names: Column names the model was trained with; None if it knows none.
     """
 
     library: str
     ensemble: TreeEnsemble
     classes: NDArray[np.generic] | None
+    knows_labels: bool = True
     feature_names: list[str] | None
 
     @abstractmethod
@@ -119,6 +123,7 @@ class Adapter(ABC):
 
         Args:
             X: Features as the user gave them.
-            y: Target as the user gave it.
+            y: Target as the user gave it, or positions in `classes` where the library does not
+                know the labels.
             sample_weight: Sample weights, or None.
         """

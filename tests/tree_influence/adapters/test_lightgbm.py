@@ -1,0 +1,358 @@
+"""LightGBM models read as the library itself predicts: rows, tables, files, refits, refusals."""
+
+import lightgbm as lgb
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from influence.errors import (
+    InputError,
+    NotFittedError,
+    NotYetSupportedError,
+    StorageError,
+    UnsupportedModelError,
+)
+from tree_influence import adapters
+from tree_influence.adapters import parse
+from tree_influence.adapters.lightgbm import load
+
+TASKS = ("regression", "binary", "multiclass")
+SMALL = {"verbose": -1, "min_child_samples": 5, "min_data_per_group": 5, "cat_smooth": 1.0}
+LABELS = {"binary": np.array(["no", "yes"]), "multiclass": np.array(["a", "b", "c"])}
+
+
+def estimator(task, **params):
+    kind = lgb.LGBMRegressor if task == "regression" else lgb.LGBMClassifier
+    return kind(**{**SMALL, "n_estimators": 5, **params})
+
+
+def labels(task, signal):
+    if task == "regression":
+        return signal
+    return LABELS[task][np.digitize(signal, np.linspace(0, 1, len(LABELS[task]))[:-1])]
+
+
+def numbers(task, seed=0, n=200, missing=0.1):
+    """An array with a column of categories (1), many zeros (2) and missing values."""
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(n, 4)).round(1)
+    X[:, 1] = rng.integers(0, 40, n)
+    X[rng.random(n) < 0.2, 2] = 0
+    signal = X[:, 0] + X[:, 1] % 3 - X[:, 2] + 0.3 * rng.normal(size=n)
+    X[rng.random(X.shape) < missing] = np.nan
+    return X, labels(task, signal)
+
+
+def table(task="regression", seed=0, n=300, missing=0.1):
+    """A frame with categories of text, of integers, ordered ones, booleans and numbers."""
+    rng = np.random.default_rng(seed)
+    codes = rng.integers(0, 6, (n, 3))
+    frame = pd.DataFrame(
+        {
+            "size in m": rng.normal(size=n).round(2),
+            "town": pd.Categorical(np.array(list("fbdaec"))[codes[:, 0]]),
+            "zone": pd.Categorical(codes[:, 1] * 10),
+            "grade": pd.Categorical(
+                np.array(["low", "mid", "high"])[codes[:, 2] // 2],
+                categories=["low", "mid", "high"],
+                ordered=True,
+            ),
+            "count": rng.integers(0, 9, n),
+            "new": rng.random(n) < 0.5,
+        }
+    )
+    signal = frame["size in m"].to_numpy() + codes[:, 0] % 2 - codes[:, 1] % 3 + codes[:, 2] // 2
+    for j in range(4):
+        frame.loc[rng.random(n) < missing, frame.columns[j]] = np.nan
+    return frame, labels(task, signal)
+
+
+def booster_of(model):
+    return model if isinstance(model, lgb.Booster) else model.booster_
+
+
+def check_parity(model, X, adapter=None):
+    """Raw scores and leaves are those of the library, asked with the user's own rows."""
+    adapter = parse(model) if adapter is None else adapter
+    booster = booster_of(model)
+    features = adapter.features(X)
+    leaves, ensemble = adapter.leaves(features), adapter.ensemble
+    raw = np.asarray(booster.predict(X, raw_score=True)).reshape(len(X), -1)
+    theirs = np.asarray(booster.predict(X, pred_leaf=True)).reshape(len(X), -1)
+    wrong = "missing values, zeros, thresholds or categories"
+    np.testing.assert_array_equal(ensemble.labels(leaves), theirs, err_msg=wrong)
+    np.testing.assert_allclose(ensemble.raw(leaves), raw, rtol=1e-12, atol=1e-12)
+    np.testing.assert_array_equal(adapter.library_raw(features), raw, err_msg="encoding of rows")
+    np.testing.assert_array_equal(adapter.library_leaves(features), theirs)
+
+
+@given(
+    task=st.sampled_from(TASKS), seed=st.integers(0, 99), missing=st.sampled_from([0, 0.1, 0.6]),
+    use_missing=st.booleans(), zero_as_missing=st.booleans(), max_cat_to_onehot=st.integers(1, 60),
+)  # fmt: skip
+def test_rows_fall_where_the_library_says(task, seed, missing, **params):
+    X, y = numbers(task, seed, missing=missing)
+    model = estimator(task, **params).fit(X, y, categorical_feature=[1])
+    check_parity(model, X)
+    rng = np.random.default_rng(seed + 1)
+    thresholds = parse(model).ensemble.threshold
+    extremes = [np.nan, np.inf, -np.inf, 1e300, -1e300, 0.0, -0.0, 1e-36, -1e-40, 1e-30]
+    near = np.concatenate([thresholds, np.nextafter(thresholds, np.inf), extremes])
+    fresh = rng.choice(near, size=(150, 4))
+    fresh[:, 1] = rng.choice([*range(45), np.nan, -1, -0.5, 2.7, 1e9, 1e12, np.inf], 150)
+    check_parity(model, fresh)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int64, bool, object])
+def test_arrays_of_any_number_type(dtype):
+    X, y = numbers("binary", missing=0)
+    X = X.astype(dtype)
+    model = estimator("binary").fit(X.astype(np.float64), y)
+    features = parse(model).features(X)
+    np.testing.assert_array_equal(features, X.astype(np.float64))
+    assert features.dtype == np.float64
+
+
+@given(task=st.sampled_from(TASKS), seed=st.integers(0, 99), missing=st.sampled_from([0, 0.2]))
+def test_tables_of_categories(task, seed, missing):
+    X, y = table(task, seed, missing=missing)
+    model = estimator(task).fit(X, y)
+    check_parity(model, X)
+    fresh, _ = table(task, seed + 1, missing=0.3)
+    for column, unseen in (("town", "nowhere"), ("zone", 15)):
+        reordered = fresh[column].cat.add_categories(unseen).cat.categories[::-1]
+        fresh[column] = fresh[column].cat.set_categories(reordered)
+        fresh.loc[:5, column] = unseen
+    check_parity(model, fresh)
+    check_parity(model, fresh.iloc[[0]])
+
+
+def test_tables_read_from_csv(tmp_path):
+    """Categories are told by value: text and integers, the latter as floats where some miss."""
+    X, y = table()
+    model = estimator("regression").fit(X, y)
+    X.to_csv(tmp_path / "rows.csv", index=False)
+    read = pd.read_csv(tmp_path / "rows.csv")
+    assert not any(isinstance(dtype, pd.CategoricalDtype) for dtype in read.dtypes)
+    adapter = parse(model)
+    np.testing.assert_array_equal(adapter.features(read), adapter.features(X))
+    unseen = read.assign(town="nowhere", zone=15)
+    features = adapter.features(unseen)
+    assert np.isnan(features[:, 1:3]).all(), "an unseen category is missing, as in LightGBM"
+    model.booster_.save_model(tmp_path / "model.txt")
+    saved = parse(adapters.load(tmp_path / "model.txt"))
+    np.testing.assert_array_equal(saved.features(read), adapter.features(X))
+
+
+def test_categories_that_were_named_in_fit():
+    """Columns of integers named as categorical_feature are not of pandas' category dtype."""
+    X, y = table()
+    X["zone"] = X["zone"].astype(float)
+    model = estimator("regression").fit(X, y, categorical_feature=["zone", "town"])
+    check_parity(model, X)
+    X["town"], X["grade"] = X["town"].astype(object), X["grade"].astype(str)
+    with pytest.raises(InputError, match="2 columns of pandas' category"):
+        parse(model).features(X.drop(columns="grade").assign(grade=0)[list(X.columns)])
+
+
+def test_columns_are_checked():
+    X, y = table()
+    adapter = parse(estimator("regression").fit(X, y))
+    assert adapter.feature_names == ["size_in_m", *X.columns[1:]]
+    with pytest.raises(InputError, match="'zone' at position 2, got 'count'"):
+        adapter.features(X[["size in m", "town", "count", "grade", "zone", "new"]])
+    with pytest.raises(InputError, match="6 columns, got 5"):
+        adapter.features(X.iloc[:, :5])
+    with pytest.raises(InputError, match="6 columns, got 3"):
+        adapter.features(np.zeros((2, 3)))
+    with pytest.raises(InputError, match="two-dimensional"):
+        adapter.features(np.zeros(6))
+    with pytest.raises(InputError, match="two-dimensional array of numbers"):
+        adapter.features(np.full((2, 6), "text"))
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "message"),
+    [
+        ("size in m", "large", "4 that hold categories or text"),
+        ("count", pd.Timestamp("2020-01-01"), "numbers in column 'count'"),
+        ("count", 1j, "numbers in column 'count'"),
+        ("town", 7, "'town' was trained with categories such as 'a'"),
+        ("zone", "ten", "'zone' was trained with categories such as 0"),
+    ],
+)
+def test_columns_of_another_type_are_refused(column, values, message):
+    X, y = table()
+    adapter = parse(estimator("regression").fit(X, y))
+    with pytest.raises(InputError, match=message):
+        adapter.features(X.assign(**{column: values}))
+
+
+def test_models_without_names_take_any_names():
+    X, y = numbers("regression")
+    adapter = parse(estimator("regression").fit(X, y))
+    assert adapter.feature_names is None
+    frame = pd.DataFrame(X, columns=list("abcd"))
+    np.testing.assert_array_equal(adapter.features(frame), X)
+    with pytest.raises(InputError, match="0 columns of pandas' category"):
+        adapter.features(frame.assign(b="text"))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_estimators_boosters_and_files_agree(task, tmp_path):
+    X, y = table(task)
+    model = estimator(task, learning_rate=0.123456789, reg_lambda=1 / 3).fit(X, y)
+    model.booster_.save_model(tmp_path / "model")
+    loaded = adapters.load(tmp_path / "model")
+    live, booster, saved = parse(model), parse(model.booster_), parse(loaded)
+    check_parity(loaded, X)
+    classes = LABELS.get(task)
+    if classes is None:
+        target = y
+        assert live.classes is None and booster.classes is None
+    else:
+        target = np.searchsorted(classes, y).astype(np.float64)
+        assert live.classes.tolist() == classes.tolist()
+        assert saved.classes.tolist() == list(range(len(classes)))
+    features, weight = live.features(X), np.ones(len(y))
+    exact, six_digits = (one.recipe(features, target, weight) for one in (booster, saved))
+    assert exact.learning_rate[0] == 0.123456789
+    assert exact.l2.min() == 1 / 3
+    np.testing.assert_allclose(six_digits.learning_rate, 0.123456789, rtol=1e-5)
+    given = parse(loaded, {"eta": 0.123456789, "lambda": 1 / 3})
+    for name in ("learning_rate", "l2", "start", "folded"):
+        np.testing.assert_array_equal(
+            getattr(given.recipe(features, target, weight), name), getattr(exact, name), name
+        )
+
+
+def test_early_stopping_cuts_where_predict_stops():
+    X, y = numbers("binary")
+    held_out = numbers("binary", seed=1)
+    stop = lgb.early_stopping(3, verbose=False)
+    model = estimator("binary", n_estimators=200, learning_rate=0.5)
+    model.fit(X, y, eval_set=[held_out], callbacks=[stop])
+    assert parse(model).ensemble.n_rounds == model.best_iteration_ < 200
+    check_parity(model, X)
+    rows, valid = lgb.Dataset(X, y == "yes"), lgb.Dataset(held_out[0], held_out[1] == "yes")
+    booster = lgb.train(
+        {**SMALL, "objective": "binary", "learning_rate": 0.5}, rows, 200, [valid],
+        callbacks=[stop], keep_training_booster=True,
+    )  # fmt: skip
+    assert parse(booster).ensemble.n_rounds == booster.best_iteration < booster.num_trees()
+    check_parity(booster, X)
+    assert parse(model).refit(X, y, None).ensemble.n_rounds == model.best_iteration_
+
+
+def test_random_forests_and_dart_can_be_read():
+    X, y = numbers("multiclass")
+    for boosting in ("rf", "dart"):
+        model = estimator("multiclass", boosting_type=boosting, subsample=0.5, subsample_freq=1)
+        check_parity(model.fit(X, y), X)
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("native", [False, True])
+def test_refit_on_the_same_rows_gives_the_same_model(task, native, tmp_path):
+    X, y = table(task)
+    weight = np.random.default_rng(0).uniform(0.5, 2.0, len(y))
+    params = {"learning_rate": 0.123456789, "subsample": 0.7, "subsample_freq": 1}
+    model = estimator(task, random_state=3, extra_trees=True, **params).fit(X, y, weight)
+    adapter = parse(model.booster_ if native else model)
+    refitted = adapter.refit(X, y, weight)
+    np.testing.assert_array_equal(refitted.ensemble.threshold, adapter.ensemble.threshold)
+    np.testing.assert_array_equal(refitted.ensemble.leaf_value, adapter.ensemble.leaf_value)
+    np.testing.assert_array_equal(refitted.features(X), adapter.features(X))
+    if task != "regression":
+        assert refitted.classes.tolist() == adapter.classes.tolist()
+    half = refitted.refit(X.iloc[::2].astype({"town": object}), y[::2], weight[::2])
+    assert half.ensemble.n_rounds == adapter.ensemble.n_rounds
+    assert not np.array_equal(half.ensemble.leaf_value, adapter.ensemble.leaf_value)
+
+
+def test_refit_keeps_every_setting_of_a_file(tmp_path):
+    X, y = numbers("binary", missing=0)
+    X[:, 1] %= 7
+    params = {
+        "objective": "binary", "monotone_constraints": [1, 0, -1, 0], "max_bin": 20,
+        "interaction_constraints": [[0, 1], [1, 2, 3]], "is_unbalance": True, "seed": 5,
+        "feature_fraction": 0.7, "zero_as_missing": True, "num_leaves": 7, "deterministic": True,
+    }  # fmt: skip
+    rows = lgb.Dataset(X, y == "yes", categorical_feature=[1])
+    lgb.train({**SMALL, **params}, rows, 4).save_model(tmp_path / "model")
+    adapter = parse(adapters.load(tmp_path / "model"))
+    refitted = adapter.refit(X, y, None)
+    np.testing.assert_array_equal(refitted.ensemble.leaf_value, adapter.ensemble.leaf_value)
+
+
+def test_refit_without_a_class_is_refused():
+    X, y = numbers("multiclass")
+    keep = y != "b"
+    with pytest.raises(InputError, match=r"none is left of \['b'\]"):
+        parse(estimator("multiclass").fit(X, y)).refit(X[keep], y[keep], None)
+
+
+def test_refit_without_the_schedule_of_the_learning_rate_is_refused():
+    X, y = numbers("regression")
+    schedule = lgb.reset_parameter(learning_rate=lambda t: 0.3 * 0.9**t)
+    booster = lgb.train(SMALL, lgb.Dataset(X, y), 4, callbacks=[schedule])
+    with pytest.raises(NotYetSupportedError, match="learning rate"):
+        parse(booster).refit(X, y, None)
+
+
+def test_refit_of_a_booster_without_its_objective_is_refused():
+    X, y = numbers("regression")
+    objective = lambda raw, rows: (raw - rows.get_label(), np.ones(len(raw)))  # noqa: E731
+    booster = lgb.train({**SMALL, "objective": objective}, lgb.Dataset(X, y), 2)
+    with pytest.raises(UnsupportedModelError, match="objective"):
+        parse(booster).refit(X, y, None)
+
+
+def test_single_classes_and_single_leaves():
+    X, y = numbers("binary")
+    one = estimator("binary").fit(X, np.full(len(y), "yes"))
+    check_parity(one, X)
+    assert parse(one).classes.tolist() == ["yes"]
+    check_parity(estimator("regression").fit(X, np.full(len(y), 2.5)), X)
+    check_parity(estimator("regression", n_estimators=1).fit(X, y == "yes"), X)
+
+
+def test_models_that_cannot_be_read():
+    X, y = numbers("regression")
+    with pytest.raises(NotFittedError, match="LGBMRegressor"):
+        parse(lgb.LGBMRegressor())
+    with pytest.raises(NotFittedError, match="without trees"):
+        parse(lgb.Booster({"verbose": -1}, lgb.Dataset(X, y)))
+    with pytest.raises(UnsupportedModelError, match="linear_tree"):
+        parse(estimator("regression", linear_tree=True).fit(X, y))
+    with pytest.raises(UnsupportedModelError, match="Dataset"):
+        parse(lgb.Dataset(X, y))
+
+
+def test_damaged_files(tmp_path):
+    X, y = table("binary")
+    path = tmp_path / "model.txt"
+    text = estimator("binary", n_estimators=3).fit(X, y).booster_.model_to_string()
+    last_line = text.index("\npandas_categorical")
+    cuts = [*range(0, last_line, 211), last_line - 4, last_line + 40, len(text) - 3]
+    damaged = [text[:cut] for cut in cuts]
+    damaged += [text.replace(old, new, 1) for old, new in (
+        ("Tree=1", "Tree=7"), ("left_child=", "left_child=9"), ("leaf_value=", "leaf_value=0 "),
+        ("max_feature_idx=5", "max_feature_idx=1"), ("threshold=", "threshold=x"),
+        ("internal_count=", "internal_count=\n"), ("decision_type=", "decision_tipe="),
+        ("feature_names=", "names="),
+    )]  # fmt: skip
+    damaged += ["", "tree\n", text.replace("\n", "\r\n")]
+    for one in damaged:
+        path.write_bytes(one.encode())
+        with pytest.raises(StorageError, match=r"model\.txt"):
+            load(path)
+    path.write_bytes(b"tree\n\xff\xfe")
+    with pytest.raises(StorageError):
+        load(path)
+    with pytest.raises(StorageError):
+        load(tmp_path / "absent.txt")
+    path.write_text(text)
+    assert load(path).num_trees() == 3

@@ -1,0 +1,134 @@
+"""`influence explain` and `influence quickstart`, as a person calls them."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from influence import TopInfluence
+from influence.cli.main import main
+from tests.tree_influence import models
+from tree_influence import LeafInfluence, trace
+
+CITIES = np.array(["Bern", "Oslo", "Riga"])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A saved model with numbers, categories and missing values, and its tables."""
+    import lightgbm
+
+    folder = tmp_path_factory.mktemp("tables")
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"size": rng.normal(size=120), "age": rng.integers(0, 50, 120)})
+    table["city"] = CITIES[rng.integers(0, 3, 120)]
+    table.loc[rng.random(120) < 0.1, "size"] = np.nan
+    table["answer"] = np.where(table["age"] + 20 * (table["city"] == "Oslo") > 30, "yes", "no")
+    table["name"] = [f"row{i}" for i in range(120)]
+    table["weight"] = rng.uniform(0.5, 1.5, 120)
+    train, new = table[:100], table[100:105]
+    X = train[["size", "age", "city"]].astype({"city": "category"})
+    model = lightgbm.LGBMClassifier(n_estimators=10, min_child_samples=5, verbose=-1)
+    model.fit(X, train["answer"], sample_weight=train["weight"])
+    model.booster_.save_model(folder / "model.txt")
+    train.to_csv(folder / "train.csv", index=False)
+    train.to_parquet(folder / "train.parquet")
+    new.to_csv(folder / "new.csv", index=False)
+    new.drop(columns="answer").to_csv(folder / "unlabelled.csv", index=False)
+    return folder
+
+
+def explain(folder, *more, train="train.csv", queries="new.csv"):
+    return main(
+        ["explain", str(folder / "model.txt"), "--train", str(folder / train), "--target",
+         "answer", "--queries", str(folder / queries), "--weight", "weight", "--id", "name",
+         "--quiet", *more]
+    )  # fmt: skip
+
+
+def test_explain_prints_and_writes_the_ranking(folder, tmp_path, capsys):
+    assert explain(folder, "--top", "4", "--out", str(tmp_path / "new" / "out")) == 0
+    printed = capsys.readouterr().out
+    assert "query row100: prediction" in printed
+    assert "positive = proponent" in printed
+    out = tmp_path / "new" / "out"
+    frame = pd.read_csv(out / "influence.csv")
+    assert list(frame.columns) == ["query", "side", "rank", "train", "influence"]
+    assert frame["query"].unique().tolist() == [f"row{i}" for i in range(100, 105)]
+    assert frame.equals(pd.read_parquet(out / "influence.parquet")) or len(frame) > 0
+    provenance = json.loads((out / "provenance.json").read_text())
+    assert provenance["method"] == "LeafInfluence"
+    assert provenance["run"]["leaf_error_largest"] < 1e-5
+    queries = pd.read_csv(out / "queries.csv")
+    assert {"query", "prediction", "truth", "loss"} <= set(queries.columns)
+    assert TopInfluence.load(out / "influence.npz").proponents().shape[0] > 0
+
+
+def test_explain_is_the_api(folder, tmp_path):
+    assert explain(folder, "--out", str(tmp_path)) == 0
+    train, new = (pd.read_csv(folder / name) for name in ("train.csv", "new.csv"))
+    columns = ["size", "age", "city"]
+    run = trace(
+        folder / "model.txt", train[columns], train["answer"].to_numpy(), train["weight"]
+    )
+    top = LeafInfluence().fit(run).explain_top(new[columns], new["answer"].to_numpy(), k=10)
+    frame = pd.read_csv(tmp_path / "influence.csv")
+    expected = pd.concat([top.proponents(), top.opponents()])
+    np.testing.assert_allclose(frame["influence"], expected["influence"], rtol=1e-12)
+    assert frame["train"].tolist() == [f"row{i}" for i in expected["train"]]
+
+
+def test_parquet_and_another_method(folder, capsys):
+    assert explain(folder, "--method", "boostin", train="train.parquet") == 0
+    assert "BoostIn(shrunken_leaves=False)" in capsys.readouterr().out
+
+
+def test_queries_without_truth_explain_the_prediction(folder, capsys):
+    assert explain(folder, queries="unlabelled.csv") == 0
+    assert "truth" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (["--target", "nothing"], "no column 'nothing'"),
+        (["--train", "missing.csv"], "cannot be read"),
+        (["--param", "reg_lambda"], "NAME=VALUE"),
+        (["--top", "0"], "at least 1"),
+        (["--weight", "age"], "leaf"),
+    ],
+)
+def test_mistakes_are_one_line_on_stderr(folder, change, says, capsys):
+    assert explain(folder, *change) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ")
+    assert says in captured.err
+    assert "Traceback" not in captured.err
+
+
+def test_a_missing_column_is_named(folder, tmp_path, capsys):
+    pd.read_csv(folder / "new.csv").drop(columns="age").to_csv(tmp_path / "new.csv", index=False)
+    assert explain(folder, "--queries", str(tmp_path / "new.csv")) == 2
+    assert "['age']" in capsys.readouterr().err
+
+
+def test_a_regression_needs_the_truth(tmp_path, capsys):
+    X, y, X_test, _ = models.make_data("squared", n_train=60)
+    model = models.make("lightgbm", "squared", 5).fit(X, y)
+    model.booster_.save_model(tmp_path / "model.txt")
+    pd.DataFrame(X).assign(y=y).to_csv(tmp_path / "train.csv", index=False)
+    pd.DataFrame(X_test).to_csv(tmp_path / "new.csv", index=False)
+    call = ["explain", str(tmp_path / "model.txt"), "--train", str(tmp_path / "train.csv")]
+    call += ["--target", "y", "--queries", str(tmp_path / "new.csv")]
+    assert main(call) == 2
+    assert "needs the truth" in capsys.readouterr().err
+
+
+def test_quickstart_finds_the_flipped_labels(capsys):
+    assert main(["quickstart"]) == 0
+    printed = capsys.readouterr().out
+    assert "(flipped)" in printed
+    assert "positive = proponent" in printed
+    line = next(line for line in printed.splitlines() if line.split()[:1] == ["40"])
+    assert int(line.split()[1]) >= 25, "of 32 flipped rows, most must be among the first tenth"

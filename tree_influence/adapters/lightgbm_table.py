@@ -1,0 +1,135 @@
+"""`Table`: the columns a LightGBM model was trained with, and rows turned into them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from influence.errors import InputError
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """The columns of the training table.
+
+    Attributes:
+        names: Column names as the model keeps them (no spaces); None if it knows none.
+        n_features: Number of columns.
+        categorical: Columns the model treats as categories.
+        categories: Categories of each column that was of pandas' category dtype, in column order.
+            The model does not say which columns those were.
+    """
+
+    names: list[str] | None
+    n_features: int
+    categorical: list[int]
+    categories: list[list[Any]]
+
+    def matrix(self, X: Any) -> Floats:
+        """Rows as the model compares them, categories as codes, shape (n_rows, n_features).
+
+        Raises:
+            InputError: Other columns than in training, or values the model cannot read.
+        """
+        if isinstance(X, pd.DataFrame):
+            self._check_names(X)
+            mapped = self._mapped(X)
+            columns = [
+                _codes(X.iloc[:, j], mapped[j]) if j in mapped else _numbers(X.iloc[:, j])
+                for j in range(self.n_features)
+            ]
+            matrix = np.column_stack(columns)
+        else:
+            matrix = _float64(X)
+            self._check_count(matrix.shape[1])
+        for j in self.categorical:
+            np.trunc(matrix[:, j], out=matrix[:, j])  # as LightGBM reads a category
+        return matrix
+
+    def _check_count(self, n_columns: int) -> None:
+        if n_columns != self.n_features:
+            raise InputError(
+                f"The model was trained with {self.n_features} columns, got {n_columns}."
+            )
+
+    def _check_names(self, X: pd.DataFrame) -> None:
+        if self.names is not None:
+            given = [str(name).replace(" ", "_") for name in X.columns]
+            for j, (name, expected) in enumerate(zip(given, self.names, strict=False)):
+                if name != expected:
+                    raise InputError(
+                        f"Expected column {expected!r} at position {j}, got {name!r}. The model "
+                        f"was trained with these columns, in this order: {self.names[:20]}."
+                    )
+        self._check_count(X.shape[1])
+
+    def _mapped(self, X: pd.DataFrame) -> dict[int, list[Any]]:
+        """Which columns are turned into codes, and the categories of each.
+
+        They are the columns that hold categories or text here or that the model treats as
+        categories; where that is too many, some of the latter were numbers in training.
+        """
+        wordy = {j for j in range(X.shape[1]) if _is_wordy(X.dtypes.iloc[j])}
+        for columns in (wordy | set(self.categorical), wordy):
+            if len(columns) == len(self.categories):
+                return dict(zip(sorted(columns), self.categories, strict=True))
+        found = [str(X.columns[j]) for j in sorted(wordy)]
+        raise InputError(
+            f"The model was trained with {len(self.categories)} columns of pandas' category "
+            f"dtype, got {len(wordy)} that hold categories or text: {found[:20]}. Give each "
+            "column the dtype it had in training."
+        )
+
+
+def _is_wordy(dtype: Any) -> bool:
+    kinds = (pd.CategoricalDtype, pd.StringDtype)
+    return isinstance(dtype, kinds) or dtype == np.dtype(object)
+
+
+def _codes(column: pd.Series, categories: Sequence[Any]) -> Floats:
+    """Positions in `categories` by value; NaN where missing or unseen, as LightGBM does."""
+    place, found = pd.factorize(column)
+    found = np.asarray(found, dtype=object)
+    known = pd.Index(categories, dtype=object).get_indexer(pd.Index(found, dtype=object))
+    strange = len(found) > 0 and len(categories) > 0 and bool((known < 0).all())
+    if strange and _are_text(categories) != _are_text(found):
+        raise InputError(
+            f"Column {column.name!r} was trained with categories such as {categories[0]!r}, got "
+            f"{found[0]!r}; none is known. Give the column the type it had in training."
+        )
+    known = np.append(known, -1)[place].astype(np.float64)  # place is -1 where missing
+    known[known < 0] = np.nan
+    return known
+
+
+def _are_text(values: Sequence[Any] | NDArray[np.object_]) -> bool:
+    return all(isinstance(value, str) for value in values)
+
+
+def _numbers(column: pd.Series) -> Floats:
+    readable = pd.api.types.is_numeric_dtype(column.dtype) or column.dtype == object
+    try:
+        if not readable or pd.api.types.is_complex_dtype(column.dtype):
+            raise TypeError(f"its dtype is {column.dtype}")
+        return column.to_numpy(dtype=np.float64, na_value=np.nan)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"The model was trained with numbers in column {column.name!r}, but {error}."
+        ) from error
+
+
+def _float64(X: Any) -> Floats:
+    array = np.asarray(X)
+    try:
+        if array.dtype.kind not in "biufO" or array.ndim != 2:
+            raise TypeError(f"dtype {array.dtype} and shape {array.shape}")
+        return array.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"Features must be a two-dimensional array of numbers, got {error}."
+        ) from error
