@@ -52,15 +52,21 @@ class Loss(Protocol):
 
 @dataclass(frozen=True)
 class SquaredError:
-    """L = (F - y)^2 / 2."""
+    """L = (F - y)^2 / 2.
 
+    Attributes:
+        rounds_target: Training rounds y to float32 (CatBoost): much, where y is far from zero.
+    """
+
+    rounds_target: bool = False
     name = "squared error"
 
     def value(self, target: Floats, raw: Floats) -> Floats:
         return 0.5 * (raw[:, 0] - target) ** 2
 
     def derivatives(self, target: Floats, raw: Floats) -> Derivatives:
-        return Derivatives(raw - target[:, None], np.ones_like(raw), np.zeros_like(raw), None)
+        seen = target.astype(np.float32) if self.rounds_target else target
+        return Derivatives(raw - seen[:, None], np.ones_like(raw), np.zeros_like(raw), None)
 
 
 @dataclass(frozen=True)

@@ -114,8 +114,9 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 def test_top_refuses_more_than_it_holds(tmp_path):
     rows, values = strongest(np.arange(6.0)[:, None], 2, 1.0)
     low = strongest(np.arange(6.0)[:, None], 2, -1.0)
-    top = TopInfluence(rows, values, low[0], low[1], pd.RangeIndex(6), pd.RangeIndex(1), PROVENANCE)
-    assert top.proponents()["train"].tolist() == [5, 4]
+    labels = pd.Index(list("abcdef"))
+    top = TopInfluence(rows, values, low[0], low[1], labels, pd.RangeIndex(1), PROVENANCE)
+    assert top.proponents()["train"].tolist() == ["f", "e"]
     with pytest.raises(InputError, match="explain_top with k=3"):
         top.proponents(3)
     top.save(tmp_path / "top.npz")

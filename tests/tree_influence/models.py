@@ -76,6 +76,8 @@ def make(library, task, n_trees):
         return kind(
             iterations=n_trees, learning_rate=ETA, l2_leaf_reg=L2, depth=DEPTH, verbose=False,
             loss_function=loss, allow_writing_files=False, thread_count=1,
+            leaf_estimation_iterations=10 if task == "logistic" else 1,
+            leaf_estimation_backtracking="No",  # so that the oracle knows: all steps are taken
         )  # fmt: skip
     from sklearn import ensemble
 

@@ -69,9 +69,7 @@ def test_explain_is_the_api(folder, tmp_path):
     assert explain(folder, "--out", str(tmp_path)) == 0
     train, new = (pd.read_csv(folder / name) for name in ("train.csv", "new.csv"))
     columns = ["size", "age", "city"]
-    run = trace(
-        folder / "model.txt", train[columns], train["answer"].to_numpy(), train["weight"]
-    )
+    run = trace(folder / "model.txt", train[columns], train["answer"].to_numpy(), train["weight"])
     top = LeafInfluence().fit(run).explain_top(new[columns], new["answer"].to_numpy(), k=10)
     frame = pd.read_csv(tmp_path / "influence.csv")
     expected = pd.concat([top.proponents(), top.opponents()])

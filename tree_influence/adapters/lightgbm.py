@@ -233,4 +233,5 @@ def _table(booster: lightgbm.Booster, text: ModelText) -> Table:
         n_features=text.n_features,
         categorical=sorted(categorical | set(np.flatnonzero(text.n_bins).tolist())),
         categories=booster.pandas_categorical or [],
+        largest=text.largest,
     )

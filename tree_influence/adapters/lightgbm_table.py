@@ -12,6 +12,8 @@ from influence.errors import InputError
 
 Floats = NDArray[np.float64]
 
+_ZERO = float(np.float32(1e-35))  # LightGBM takes values up to this for 0
+
 
 @dataclass(frozen=True, eq=False)
 class Table:
@@ -23,12 +25,15 @@ class Table:
         categorical: Columns the model treats as categories.
         categories: Categories of each column that was of pandas' category dtype, in column order.
             The model does not say which columns those were.
+        largest: Largest value of each column in training, for columns of categories the largest
+            code; -inf where it never varied, shape (n_features,).
     """
 
     names: list[str] | None
     n_features: int
     categorical: list[int]
     categories: list[list[Any]]
+    largest: Floats
 
     def matrix(self, X: Any) -> Floats:
         """Rows as the model compares them, categories as codes, shape (n_rows, n_features).
@@ -47,6 +52,7 @@ class Table:
         else:
             matrix = _float64(X)
             self._check_count(matrix.shape[1])
+        matrix[np.abs(matrix) <= _ZERO] = 0.0
         for j in self.categorical:
             np.trunc(matrix[:, j], out=matrix[:, j])  # as LightGBM reads a category
         return matrix
@@ -72,12 +78,14 @@ class Table:
         """Which columns are turned into codes, and the categories of each.
 
         They are the columns that hold categories or text here or that the model treats as
-        categories; where that is too many, some of the latter were numbers in training.
+        categories; where these do not fit, some of the latter were numbers in training.
         """
         wordy = {j for j in range(X.shape[1]) if _is_wordy(X.dtypes.iloc[j])}
-        for columns in (wordy | set(self.categorical), wordy):
-            if len(columns) == len(self.categories):
-                return dict(zip(sorted(columns), self.categories, strict=True))
+        for columns in (sorted(wordy | set(self.categorical)), sorted(wordy)):
+            mapped = dict(zip(columns, self.categories, strict=False))
+            fits = all(self.largest[j] < len(mapped[j]) for j in mapped)
+            if len(columns) == len(self.categories) and fits:
+                return mapped
         found = [str(X.columns[j]) for j in sorted(wordy)]
         raise InputError(
             f"The model was trained with {len(self.categories)} columns of pandas' category "

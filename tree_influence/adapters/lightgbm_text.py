@@ -67,8 +67,14 @@ class ModelText:
     @property
     def n_bins(self) -> NDArray[np.int64]:
         """Bins of each categorical feature, one of them for missing and rare categories; else 0."""
-        found = self.header["feature_infos"].split()
-        return np.array([0 if one[0] in "[n" else one.count(":") + 1 for one in found], np.int64)
+        infos = self.header["feature_infos"].split()
+        return np.array([0 if info[0] in "[n" else info.count(":") + 1 for info in infos], np.int64)
+
+    @property
+    def largest(self) -> NDArray[np.float64]:
+        """Largest value or category of each feature in training; -inf where it never varied."""
+        infos = [info.strip("[]").split(":") for info in self.header["feature_infos"].split()]
+        return np.array([-np.inf if one == ["none"] else max(map(float, one)) for one in infos])
 
 
 def read(text: str, source: str) -> ModelText:
