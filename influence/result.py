@@ -39,12 +39,12 @@ class Provenance:
     def summary(self) -> str:
         """One line for a repr: method, unit, measured errors."""
         parameters = ", ".join(f"{name}={value!r}" for name, value in self.parameters.items())
-        errors = [
-            f"{name.replace('_', ' ')} {value:.2g}"
+        stated = [
+            f"{name.replace('_', ' ')} {value if isinstance(value, str) else format(value, '.2g')}"
             for name, value in self.run.items()
-            if isinstance(value, float)
+            if isinstance(value, float) or "because" in name
         ]
-        return "; ".join([f"{self.method}({parameters})", f"unit: {self.unit}", *errors])
+        return "; ".join([f"{self.method}({parameters})", f"unit: {self.unit}", *stated])
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -51,7 +51,8 @@ class BoostIn(InnerProduct[TreeRun, TreeQueries]):
         factor = LeafFactor.empty(run.leaves, n_leaves, n_values)
         for terms in replay.backwards(shrunken=self.shrunken_leaves):
             for place, r in enumerate(range(terms.rounds.start, terms.rounds.stop)):
-                for output, t in enumerate(replay.trees(r)):
+                trees = replay.trees(r)
+                for output, t in enumerate(range(trees.start, trees.stop)):
                     columns = slice(None) if n_values > 1 else slice(output, output + 1)
                     values = np.zeros((run.n_train, n_values))
                     for s, gain in enumerate(_gains(replay, terms, place, t)):

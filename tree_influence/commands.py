@@ -31,6 +31,8 @@ class Explain:
         add("--weight", metavar="COLUMN", help="column of sample weights in the training file")
         add("--id", metavar="COLUMN", help="column that names the rows in both files (default: "
             "their position, from 0)")  # fmt: skip
+        add("--fill", metavar="TEXT", help="put TEXT where a text column has no value, as was done "
+            "for training (CatBoost needs that)")  # fmt: skip
         add("--param", action="append", default=[], metavar="NAME=VALUE", help="training parameter "
             "that the saved model does not hold, e.g. reg_lambda=1; may be repeated")  # fmt: skip
         add("--allow-inexact", action="store_true", help="answer even if the leaves do not "
@@ -46,7 +48,7 @@ class Explain:
             raise InputError(f"--top must be at least 1, got {args.top}.")
         params = parse_params(args.param)
         model = load_model(args.model)
-        train, asked = read_table(args.train), read_table(args.queries)
+        train, asked = (read_table(path, args.fill) for path in (args.train, args.queries))
         run = _trace(model, train, params, args)
         X, y, facts = _queries(run, model, asked, args)
         estimator = getattr(tree_influence, METHODS[args.method])().fit(run)

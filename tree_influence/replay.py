@@ -94,31 +94,16 @@ class Replay:
     raw: Floats
     error: LeafError
 
-    def trees(self, r: int) -> range:
+    def trees(self, r: int) -> slice:
         """The trees of round r."""
-        return range(r * self.ensemble.trees_per_round, (r + 1) * self.ensemble.trees_per_round)
-
-    def spread(self, values: Floats, r: int, leaves: NDArray[np.integer]) -> Floats:
-        """Leaf values of a round handed to rows.
-
-        Args:
-            values: Shape (n_trees, n_leaves, n_values).
-            r: The round.
-            leaves: Shape (n_trees, n_rows).
-
-        Returns:
-            Shape (n_rows, n_outputs).
-        """
-        if self.ensemble.vector_leaves:
-            return values[r][leaves[r]]
-        return np.column_stack([values[t, :, 0][leaves[t]] for t in self.trees(r)])
+        return slice(r * self.ensemble.trees_per_round, (r + 1) * self.ensemble.trees_per_round)
 
     def raw_before(self, leaves: NDArray[np.integer]) -> Iterator[Floats]:
         """Raw scores before each round and after the last, each of shape (n_rows, n_outputs)."""
         raw = np.tile(self.recipe.start, (leaves.shape[1], 1))
         for r in range(self.ensemble.n_rounds):
             yield raw
-            raw = raw + self.spread(self.value, r, leaves)
+            raw = raw + spread(self.value[self.trees(r)], leaves[self.trees(r)])
         yield raw
 
     def backwards(self, shrunken: bool = False) -> Iterator[RowTerms]:
@@ -139,7 +124,7 @@ class Replay:
             direct, slope = np.empty(shape), np.empty(shape)
             coupling = np.empty(shape if coupled else (0, *shape[1:]))
             for r in range(stop - 1, start - 1, -1):
-                raw = raw - self.spread(self.value, r, self.leaves)
+                raw = raw - spread(self.value[self.trees(r)], self.leaves[self.trees(r)])
                 for s in range(self.recipe.n_steps):
                     terms = self._step_terms(r, s, raw, shrunken)
                     direct[r - start, s], slope[r - start, s] = terms[:2]
@@ -152,15 +137,15 @@ class Replay:
         self, r: int, s: int, raw: Floats, shrunken: bool
     ) -> tuple[Floats, Floats, Floats | None]:
         """direct, slope and coupling of one Newton step, each of shape (n_train, n_outputs)."""
-        inside = raw
-        if s > 0:
-            inside = raw + self.spread(self.theta[:, :s].sum(axis=1), r, self.leaves)
-        theta = self.spread(self.theta[:, s], r, self.leaves)
+        trees = self.trees(r)
+        leaves, steps = self.leaves[trees], self.theta[trees]
+        inside = raw if s == 0 else raw + spread(steps[:, :s].sum(axis=1), leaves)
+        theta = spread(steps[:, s], leaves)
         if self.recipe.taken is not None:  # the terms are those of the whole step
-            share = self.recipe.taken[list(self.trees(r)), s]
+            share = self.recipe.taken[trees, s]
             theta = theta / np.where(share > 0, share, 1.0)
         at = self.recipe.loss.derivatives(self.target, inside)
-        factor = self.recipe.learning_rate[list(self.trees(r))] if shrunken else 1.0
+        factor = self.recipe.learning_rate[trees] if shrunken else 1.0
         if self.recipe.full_hessian:
             p = _probabilities(at)
             centred = theta - (p * theta).sum(axis=1, keepdims=True)
@@ -192,6 +177,21 @@ def replay_boosting(
     if own.error.largest <= EXACT:
         return own
     return _forward(ensemble, recipe, leaves, target, weight, stored, keep_stored=True)
+
+
+def spread(values: Floats, leaves: NDArray[np.integer]) -> Floats:
+    """Leaf values of one round handed to rows.
+
+    Args:
+        values: Shape (trees of the round, n_leaves, n_values).
+        leaves: Shape (trees of the round, n_rows).
+
+    Returns:
+        Shape (n_rows, n_outputs).
+    """
+    if len(values) == 1:
+        return values[0][leaves[0]]
+    return np.column_stack([tree[:, 0][leaf] for tree, leaf in zip(values, leaves, strict=True)])
 
 
 def _stored(ensemble: TreeEnsemble, recipe: LeafRecipe) -> Floats:
@@ -230,20 +230,19 @@ def _forward(
         for s in range(recipe.n_steps):
             inside = done.raw
             if s > 0:
-                inside = inside + done.spread(done.theta[:, :s].sum(axis=1), r, leaves)
+                inside = inside + spread(done.theta[trees, :s].sum(axis=1), leaves[trees])
             at = recipe.loss.derivatives(target, inside)
-            for output, t in enumerate(trees):
+            for output, t in enumerate(range(trees.start, trees.stop)):
                 share = 1.0 if recipe.taken is None else recipe.taken[t, s]
                 theta, inverse = _newton_step(done, t, output, at)
                 done.theta[t, s], done.inverse[t, s] = share * theta, share * inverse
-        own = slice(trees.start, trees.stop)
-        found = rate[own] * done.theta[own].sum(axis=1)
-        error[own] = np.divide(found - stored[own], rate[own])
+        found = rate[trees] * done.theta[trees].sum(axis=1)
+        error[trees] = np.divide(found - stored[trees], rate[trees])
         if keep_stored:
-            done.theta[own, -1] -= error[own]
+            done.theta[trees, -1] -= error[trees]
         else:
-            done.value[own] = found
-        np.add(done.raw, done.spread(done.value, r, leaves), out=done.raw)
+            done.value[trees] = found
+        np.add(done.raw, spread(done.value[trees], leaves[trees]), out=done.raw)
     return replace(done, error=_leaf_error(ensemble, error, stored / rate))
 
 

@@ -12,12 +12,20 @@ from influence.errors import InputError, StorageError
 from influence.top import TopInfluence
 
 
-def read_table(path: str) -> pd.DataFrame:
-    """A CSV (also compressed) or Parquet file, the kind read off its name."""
+def read_table(path: str, fill: str | None = None) -> pd.DataFrame:
+    """A CSV (also compressed) or Parquet file, the kind read off its name.
+
+    Args:
+        path: The file.
+        fill: What to put where a column of text has no value; None leaves it missing.
+    """
     try:
-        if Path(path).suffix in (".parquet", ".pq"):
-            return pd.read_parquet(path)
-        return pd.read_csv(path)
+        kind = pd.read_parquet if Path(path).suffix in (".parquet", ".pq") else pd.read_csv
+        table = kind(path)
+        if fill is not None:
+            text = table.select_dtypes(include=["object", "string", "category"]).columns
+            table[text] = table[text].astype(object).fillna(fill)
+        return table
     except (OSError, ValueError, ImportError) as error:
         raise StorageError(
             f"Expected a CSV or Parquet file, but {path} cannot be read: {error}"
@@ -65,11 +73,11 @@ def side_by_side(top: TopInfluence, queries: pd.DataFrame) -> str:
         told = ", ".join(f"{name} {_short(value)}" for name, value in facts.items())
         lines += [f"query {label}: {told}", _HEAD]
         left, right = (
-            frame.loc[frame["query"] == label, ["rank", "train", "influence"]].to_numpy()
+            list(frame.loc[frame["query"] == label, ["train", "influence"]].itertuples(index=False))
             for frame in (proponents, opponents)
         )
         for i in range(max(len(left), len(right))):
-            cells = [_cell(side[i]) if i < len(side) else " " * 28 for side in (left, right)]
+            cells = [_cell(*side[i]) if i < len(side) else " " * 28 for side in (left, right)]
             lines.append(f"{i + 1:>4}  {cells[0]}    {cells[1]}".rstrip())
         lines.append("")
     return "\n".join(lines)
@@ -78,8 +86,7 @@ def side_by_side(top: TopInfluence, queries: pd.DataFrame) -> str:
 _HEAD = f"{'':>4}  {'helpful row':>14} {'influence':>13}    {'harmful row':>14} {'influence':>13}"
 
 
-def _cell(entry: Any) -> str:
-    _, train, influence = entry
+def _cell(train: Any, influence: float) -> str:
     return f"{train!s:>14} {influence:>+13.4g}"
 
 

@@ -43,7 +43,7 @@ def categories(column: pd.Series) -> pd.Series:
         raise InputError(
             f"Expected a category in every row of column {column.name!r}, but row "
             f"{int(missing.argmax())} is missing, which CatBoost refuses; fill it as for training, "
-            "e.g. fillna('nan')."
+            "e.g. fillna('nan'), on the command line --fill nan."
         )
     categorical = isinstance(column.dtype, pd.CategoricalDtype)
     if (column.cat.categories if categorical else column).dtype.kind != "f":

@@ -7,6 +7,7 @@ gives numbers six digits; a live model's own parameters have the rest.
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Self, final
 
 import lightgbm
@@ -177,10 +178,9 @@ class LightGBM(Adapter):
                 "The model was trained with an objective of your own, which a Booster does not "
                 "hold. Use an estimator: LGBMRegressor(objective=...)."
             )
-        typed = lightgbm.Booster(model_str=self._booster.model_to_string()).params
         params = {
             name: float(self._training.parameters[name]) if isinstance(value, float) else value
-            for name, value in typed.items()
+            for name, value in _typed_parameters(self._booster).items()
             if name not in _NOT_FOR_REFIT and value not in ("", [])
         }
         rows = lightgbm.Dataset(
@@ -214,6 +214,14 @@ def _booster(model: Any) -> lightgbm.Booster:
     if not model.__sklearn_is_fitted__():
         raise NotFittedError(f"Expected a fitted {type(model).__name__}; call its fit first.")
     return model.booster_
+
+
+def _typed_parameters(booster: lightgbm.Booster) -> dict[str, Any]:
+    """The parameters of the text with the types that training takes (true instead of 1)."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "model.txt"
+        booster.save_model(path)
+        return lightgbm.Booster(model_file=path).params
 
 
 def _classes(model: Any, text: ModelText) -> NDArray[np.generic] | None:

@@ -1,175 +1,271 @@
-"""How XGBoost computed its leaf values: -eta G / (H + lambda), with eta and lambda found out.
+"""`Training`: how an XGBoost model's leaf values were computed.
 
-A live Booster tells them; one loaded from a file reports defaults, whatever it was trained with.
-So what is told is checked against the leaves, and where it fails the two are solved for: each leaf
-with rows gives one equation that is linear in both, value lambda + G eta = -value H.
+A leaf holds -eta G / (H + lambda), but a saved model holds neither eta nor lambda: a Booster
+loaded from a file tells the defaults as if they were its own. What it tells is therefore believed
+only if it recomputes leaves of the first rounds. Else the two are solved for on these leaves, and
+accepted only if they then recompute.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from influence.errors import MissingParameterError, NotYetSupportedError, UnsupportedModelError
-from tree_influence.adapters.base import LeafRecipe
-from tree_influence.adapters.xgboost_model import ModelJson
-from tree_influence.ensemble import TreeEnsemble
+from influence.errors import (
+    InputError,
+    MissingParameterError,
+    NotYetSupportedError,
+    UnsupportedModelError,
+)
+from tree_influence.adapters.base import Floats, LeafRecipe
+from tree_influence.adapters.xgboost_trees import Content
 from tree_influence.losses import Logistic, Loss, Softmax, SquaredError
 
-Floats = NDArray[np.float64]
-
-LOSSES: dict[str, tuple[Loss, float]] = {  # loss, leaf Hessian over the loss's own
-    "reg:squarederror": (SquaredError(), 1.0),
-    "binary:logistic": (Logistic(), 1.0),
-    "binary:logitraw": (Logistic(), 1.0),
-    "multi:softprob": (Softmax(), 2.0),
-    "multi:softmax": (Softmax(), 2.0),
+LOSSES: dict[str, Loss] = {
+    "reg:squarederror": SquaredError(),
+    "binary:logistic": Logistic(),
+    "binary:logitraw": Logistic(),
+    "multi:softprob": Softmax(),
+    "multi:softmax": Softmax(),
 }
-RENEWED = {"reg:absoluteerror", "reg:quantileerror"}
-NEUTRAL = {"alpha": 0.0, "max_delta_step": 0.0, "subsample": 1.0}
-ALIASES = {"reg_lambda": "lambda", "learning_rate": "eta", "reg_alpha": "alpha"}
+_RENEWED = ("reg:absoluteerror", "reg:quantileerror")
+_DEFAULTS = {"lambda": 1.0, "eta": float(np.float32(0.3))}
+_SHORT_NAMES = {"reg_lambda": "lambda", "learning_rate": "eta", "reg_alpha": "alpha"}
+_NUMBERS = (
+    "lambda", "eta", "alpha", "max_delta_step", "subsample", "min_child_weight",
+    "scale_pos_weight", "missing",
+)  # fmt: skip
 
-FITS = 1e-3  # largest leaf error, relative to the largest leaf, of settings that count as found
-PROBED_ROUNDS = 3
+FITS = 1e-4  # largest leaf error, over the largest leaf, at which lambda and eta are believed
+ENOUGH_LEAVES = 16  # leaves on which they are tested, as far as the model has as many
+DISTINCT = 1e-5  # ratio of singular values below which float32 leaves do not tell them apart
+
+
+def read_params(params: Mapping[str, Any]) -> dict[str, float]:
+    """Parameters the user gives, by XGBoost's short name; those that are not needed are left out.
+
+    Raises:
+        InputError: A value is no number.
+    """
+    given = {}
+    for name, value in params.items():
+        short = _SHORT_NAMES.get(name, name)
+        if short not in _NUMBERS or value is None:
+            continue
+        try:
+            given[short] = float(value)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"Expected a number for the training parameter {name}, got {value!r}."
+            ) from error
+    return given
 
 
 @dataclass(frozen=True, eq=False)
-class Sums:
-    """Sums over the rows of each leaf of the first rounds; only leaves that hold rows.
+class LeafSums:
+    """Leaves of the first rounds, with the sums of their rows.
 
     Attributes:
-        value: Stored leaf values, shape (n_leaves,); the others have the same shape.
-        gradient: G.
-        hessian: H.
+        value: Stored value, shape (n_leaves,).
+        gradient: Weighted sum of gradients, shape (n_leaves,).
+        hessian: Weighted sum of Hessians, with the library's factor, shape (n_leaves,).
     """
 
     value: Floats
     gradient: Floats
     hessian: Floats
 
-    def error(self, eta: float, l2: float) -> float:
-        """Largest error of the recomputed values, relative to the largest value."""
-        found = -eta * self.gradient / np.maximum(self.hessian + l2, 1e-300)
-        scale = np.abs(self.value).max(initial=0.0)
-        return float(np.abs(found - self.value).max(initial=0.0) / max(scale, 1e-300))
+    def error(self, l2: float, rate: float) -> float:
+        """Largest error of the leaves with these parameters, over the largest leaf."""
+        if not len(self.value):
+            return 0.0
+        found = -rate * self.gradient / (self.hessian + l2)
+        return float(np.abs(found - self.value).max() / np.abs(self.value).max())
+
+    def solve(self, l2: float | None, rate: float | None) -> tuple[float, float] | None:
+        """Least squares for value (H + l2) = -rate G; what is not None is known.
+
+        Returns:
+            l2 and rate, in the fewest decimals that fit as well; None where these leaves do not
+            tell.
+        """
+        # Each leaf's equation over its H, so that it weighs what the leaf's value does.
+        columns = np.column_stack([self.value, self.gradient]) / self.hessian[:, None]
+        unknown = np.array([l2 is None, rate is None])
+        target = -self.value - columns[:, ~unknown] @ np.array([l2, rate])[~unknown].astype(float)
+        size = np.linalg.norm(columns[:, unknown], axis=0)
+        if len(target) <= unknown.sum() or not (size > 0).all():
+            return None
+        scaled = columns[:, unknown] / size
+        spread = np.linalg.svd(scaled, compute_uv=False)
+        if spread[-1] < DISTINCT * spread[0]:
+            return None
+        solved = np.array([l2, rate], dtype=np.float64)
+        solved[unknown] = np.linalg.lstsq(scaled, target, rcond=None)[0] / size
+        return self._rounded(solved, unknown)
+
+    def _rounded(self, solved: Floats, unknown: NDArray[np.bool_]) -> tuple[float, float]:
+        allowed = 2 * self.error(*solved)
+        for decimals in range(9):
+            rounded = np.where(unknown, np.round(solved, decimals), solved)
+            if self.error(*rounded) <= allowed:
+                return float(rounded[0]), float(rounded[1])
+        return float(solved[0]), float(solved[1])
 
 
-def recipe(
-    ensemble: TreeEnsemble,
-    model: ModelJson,
-    told: Mapping[str, Any],
-    given: Mapping[str, Any],
-    leaves: NDArray[np.integer],
-    target: Floats,
-    weight: Floats,
-) -> LeafRecipe:
-    """The recipe of an XGBoost model.
+@dataclass(frozen=True, eq=False)
+class Training:
+    """How a model was trained.
 
-    Args:
-        ensemble: Its trees.
-        model: What its JSON says.
-        told: Training parameters as the live configuration tells them.
-        given: Training parameters as the user gives them, which win.
-        leaves: Leaf of each training row, shape (n_trees, n_train).
-        target: Encoded target.
-        weight: Row weights.
+    Attributes:
+        content: The model.
+        given: Parameters the user gives.
+        told: Parameters the Booster tells; its own if it was trained in this process, defaults
+            if it was loaded from a file.
+        has_metrics: The Booster names metrics, which training sets and loading does not.
+        custom_objective: The estimator was given a function.
     """
-    loss, phi = _loss(model)
-    sums = _sums(ensemble, loss, phi, leaves, target, weight)
-    settings = {**told, **given}
-    eta, l2 = float(settings["eta"]), float(settings["lambda"])
-    because = [name for name, neutral in NEUTRAL.items() if float(settings[name]) != neutral]
-    if any(character in "-1" for character in str(settings.get("monotone_constraints", ""))):
-        because.append("monotone_constraints")
-    if not because and not {"eta", "lambda"} <= set(given) and sums.error(eta, l2) > FITS:
-        eta, l2 = _solved(sums, given, eta, l2)
-    return LeafRecipe(
-        loss=loss,
-        learning_rate=np.full(ensemble.n_trees, eta),
-        l2=np.full(len(ensemble.leaf_value), l2),
-        start=ensemble.bias,
-        folded=np.zeros(ensemble.n_trees),
-        hessian_scale=phi,
-        inexact_because=tuple(because),
-    )
 
+    content: Content
+    given: Mapping[str, float]
+    told: Mapping[str, str]
+    has_metrics: bool
+    custom_objective: bool
 
-def _loss(model: ModelJson) -> tuple[Loss, float]:
-    if model.is_dart:
-        raise UnsupportedModelError(
-            'DART (booster="dart") rescales earlier trees, so its leaves are not Newton values of '
-            'the scores they saw. Train with booster="gbtree".'
+    @property
+    def is_live(self) -> bool:
+        """Whether what the Booster tells are its own parameters for all that can be known."""
+        differs = any(float(self.told[name]) != value for name, value in _DEFAULTS.items())
+        return self.has_metrics or differs
+
+    def label_weight(self, target: Floats) -> Floats:
+        """What the objective multiplies the weight of each row by, shape (n_rows,)."""
+        objective = self.content.learner["objective"]
+        stored = objective.get("reg_loss_param", {}).get("scale_pos_weight", 1)
+        factor = self.given.get("scale_pos_weight", float(stored))
+        return np.where(target == 1, factor, 1.0)
+
+    def recipe(self, leaves: NDArray[np.integer], target: Floats, weight: Floats) -> LeafRecipe:
+        """How the leaf values were computed.
+
+        Args:
+            leaves: Leaf of each training row, shape (n_trees, n_train).
+            target: Values, or positions of the classes, shape (n_train,).
+            weight: Weights with label weights, shape (n_train,).
+        """
+        self.refuse()
+        ensemble = self.content.ensemble
+        loss = LOSSES[self.content.objective]
+        recipe = LeafRecipe(
+            loss=loss,
+            learning_rate=np.ones(ensemble.n_trees),
+            l2=np.where(self._held_at_zero(), np.inf, 0.0),
+            start=ensemble.bias,
+            folded=np.zeros(ensemble.n_trees),
+            hessian_scale=2.0 if isinstance(loss, Softmax) else 1.0,
+            inexact_because=self._inexact_because(),
         )
-    if model.objective in RENEWED:
-        raise UnsupportedModelError(
-            f"The leaves of objective {model.objective!r} are quantiles of residuals instead of "
-            "Newton values. Train with reg:squarederror."
+        sums = self._first_sums(recipe, leaves, target, weight)
+        (l2, rate), changes = self._shrinkage(sums)
+        because = (*recipe.inexact_because, *(("a learning rate that changes",) * changes))
+        return replace(
+            recipe, l2=recipe.l2 + l2, learning_rate=rate * recipe.learning_rate,
+            inexact_because=because,
+        )  # fmt: skip
+
+    def refuse(self) -> None:
+        """Raises for leaves that are no Newton values, and for losses not known here."""
+        content = self.content
+        others = "Similarity methods still answer."
+        if self.custom_objective:
+            raise UnsupportedModelError(
+                "The model was trained with an objective of your own, whose derivatives it does "
+                f"not hold. {others}"
+            )
+        if content.is_dart:
+            raise UnsupportedModelError(
+                "Trees of booster='dart' are scaled again when others are dropped, so their "
+                f"leaves follow no formula. Train with booster='gbtree'. {others}"
+            )
+        if content.objective in _RENEWED:
+            raise UnsupportedModelError(
+                f"XGBoost replaces the leaves of objective={content.objective!r} by quantiles, "
+                f"which have no derivative. {others}"
+            )
+        if content.n_parallel > 1:
+            raise NotYetSupportedError(
+                f"Expected num_parallel_tree=1, got {content.n_parallel}: forests are not known "
+                f"yet. {others}"
+            )
+        if content.objective not in LOSSES or content.n_targets > 1:
+            raise NotYetSupportedError(
+                f"Expected one target and an objective of {', '.join(LOSSES)}, got "
+                f"{content.n_targets} with {content.objective!r}, which is not known yet. {others}"
+            )
+
+    def _number(self, name: str) -> float:
+        return self.given[name] if name in self.given else float(self.told[name])
+
+    def _held_at_zero(self) -> NDArray[np.bool_]:
+        """Leaves that are 0 since their Hessian is below min_child_weight, shape (n_leaves,)."""
+        light = self.content.hessian < self._number("min_child_weight")
+        return light & (self.content.ensemble.leaf_value[:, 0] == 0)
+
+    def _inexact_because(self) -> tuple[str, ...]:
+        """Settings that make leaf values differ from the formula, by name."""
+        reasons = [name for name in ("alpha", "max_delta_step") if self._number(name) != 0]
+        if self._number("subsample") < 1:
+            reasons.append("subsample")
+        if set(self.told.get("monotone_constraints", "")) & {"1"}:
+            reasons.append("monotone_constraints")
+        return tuple(reasons)
+
+    def _shrinkage(self, sums: LeafSums) -> tuple[tuple[float, float], bool]:
+        """l2 and learning rate, and whether the latter seems to have changed in training.
+
+        Raises:
+            MissingParameterError: They are not known, and the leaves do not tell.
+        """
+        own = self._number("lambda"), self._number("eta")
+        both_given = "lambda" in self.given and "eta" in self.given
+        explained = self.is_live and bool(self._inexact_because())
+        if both_given or explained or sums.error(*own) <= FITS:
+            return own, False
+        solved = sums.solve(self.given.get("lambda"), self.given.get("eta"))
+        if solved is not None and sums.error(*solved) <= FITS:
+            return solved, self.is_live
+        if self.is_live:
+            return own, False
+        raise MissingParameterError(
+            "A saved XGBoost model holds neither reg_lambda nor learning_rate, and no values of "
+            "them recompute its first leaves from these training rows. Give what it was trained "
+            "with: params={'reg_lambda': ..., 'learning_rate': ...}, on the command line "
+            "--param reg_lambda=1 --param learning_rate=0.3; and missing, reg_alpha, "
+            "max_delta_step or subsample if they were set. If all are given, these are other rows "
+            "than it was trained on, or sample_weight is missing."
         )
-    if model.n_parallel > 1:
-        raise NotYetSupportedError(
-            f"Boosted forests (num_parallel_tree={model.n_parallel}) are not answered yet."
-        )
-    if model.objective not in LOSSES:
-        raise NotYetSupportedError(
-            f"Expected an objective of {', '.join(LOSSES)}, got {model.objective!r}."
-        )
-    return LOSSES[model.objective]
 
-
-def _sums(
-    ensemble: TreeEnsemble,
-    loss: Loss,
-    phi: float,
-    leaves: NDArray[np.integer],
-    target: Floats,
-    weight: Floats,
-) -> Sums:
-    """Leaf sums of the first rounds at the scores the stored leaves give."""
-    raw = np.tile(ensemble.bias, (len(target), 1))
-    parts: list[tuple[Any, Any, Any]] = []
-    for r in range(min(PROBED_ROUNDS, ensemble.n_rounds)):
-        at = loss.derivatives(target, raw)
-        raw = raw.copy()
-        for k in range(ensemble.n_outputs):
-            t = r * ensemble.n_outputs + k
-            leaf, value = leaves[t], ensemble.tree_values(t)[:, 0]
-            sums = [
-                np.bincount(leaf, weight * rows, minlength=len(value))
-                for rows in (at.gradient[:, k], phi * at.curvature[:, k])
-            ]
-            held = sums[1] > 0
-            parts.append((value[held], sums[0][held], sums[1][held]))
-            raw[:, k] += value[leaf]
-    return Sums(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-
-
-def _solved(sums: Sums, given: Mapping[str, Any], eta: float, l2: float) -> tuple[float, float]:
-    """eta and lambda from the leaves alone.
-
-    Raises:
-        MissingParameterError: No values of the two recompute the leaves.
-    """
-    equations = np.column_stack([sums.gradient, sums.value])
-    if "eta" in given:
-        equations = equations[:, 1:]
-    elif "lambda" in given:
-        equations = equations[:, :1]
-    known = np.zeros_like(sums.value)
-    known -= sums.gradient * eta if "eta" in given else 0.0
-    known -= sums.value * l2 if "lambda" in given else 0.0
-    found, _, rank, _ = np.linalg.lstsq(equations, known - sums.value * sums.hessian)
-    solved = list(found)
-    new_eta = eta if "eta" in given else float(solved.pop(0))
-    new_l2 = l2 if "lambda" in given else max(0.0, float(solved.pop(0)))
-    if rank == equations.shape[1] and new_eta > 0 and sums.error(new_eta, new_l2) <= FITS:
-        return new_eta, new_l2
-    raise MissingParameterError(
-        f"Expected the leaves to recompute with learning_rate={eta:.6g} and reg_lambda={l2:.6g}, "
-        "which is what the model reports, or with any other values, but none fit. A model loaded "
-        'from a file reports defaults only: give trace(..., params={"reg_lambda": ..., '
-        '"learning_rate": ...}), on the command line --param reg_lambda=1, with subsample, '
-        "reg_alpha and max_delta_step if they were set. Otherwise these are not the rows the model "
-        "was trained on (values, labels, order, sample_weight)."
-    )
+    def _first_sums(
+        self, recipe: LeafRecipe, leaves: NDArray[np.integer], target: Floats, weight: Floats
+    ) -> LeafSums:
+        """Leaves of the first rounds, as many rounds as hold enough of them."""
+        ensemble = self.content.ensemble
+        raw = np.tile(recipe.start, (len(target), 1))
+        parts, n_leaves = [], 0
+        for t in range(ensemble.n_trees):
+            k = t % ensemble.n_outputs
+            if k == 0:
+                if n_leaves >= ENOUGH_LEAVES:
+                    break
+                at = recipe.loss.derivatives(target, raw)
+            own = slice(*ensemble.leaf_start[t : t + 2])
+            value = ensemble.leaf_value[own, 0]
+            gradient = np.bincount(leaves[t], weight * at.gradient[:, k], len(value))
+            hessian = np.bincount(leaves[t], weight * at.curvature[:, k], len(value))
+            told = (hessian > 0) & (recipe.l2[own] == 0)
+            parts.append(np.array([value, gradient, recipe.hessian_scale * hessian])[:, told])
+            n_leaves += int((value[told] != 0).sum())
+            raw[:, k] += value[leaves[t]]
+        return LeafSums(*np.concatenate(parts, axis=1))

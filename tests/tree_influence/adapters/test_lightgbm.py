@@ -247,8 +247,8 @@ def test_early_stopping_cuts_where_predict_stops():
     X, y = numbers("binary")
     held_out = numbers("binary", seed=1)
     stop = lgb.early_stopping(3, verbose=False)
-    model = estimator("binary", n_estimators=200, learning_rate=0.5)
-    model.fit(X, y, eval_set=[held_out], callbacks=[stop])
+    model = estimator("binary", num_iterations=200, learning_rate=0.5, early_stopping_rounds=3)
+    model.fit(X, y, eval_set=[held_out])
     assert parse(model).ensemble.n_rounds == model.best_iteration_ < 200
     check_parity(model, X)
     rows, valid = lgb.Dataset(X, y == "yes"), lgb.Dataset(held_out[0], held_out[1] == "yes")

@@ -1,0 +1,190 @@
+"""The trees of an XGBoost model, read from the JSON in which the library saves it.
+
+float32(x) < float32(threshold) goes left, which is `<=` of the next smaller float32. A node's set
+of categories goes right, so its children change sides here, and with them its missing values.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xgboost
+from numpy.typing import NDArray
+
+from influence.errors import NotFittedError, StorageError, UnsupportedModelError
+from tree_influence.ensemble import MISSING_LEFT, MISSING_RIGHT, Tree, TreeEnsemble, stack
+
+Floats = NDArray[np.float64]
+
+# Objectives whose base_score is a probability, and those whose base_score is a mean.
+_LOGIT = ("binary:logistic", "reg:logistic")
+_LOG = ("count:poisson", "reg:gamma", "reg:tweedie", "survival:cox", "survival:aft")
+
+
+@dataclass(frozen=True, eq=False)
+class Content:
+    """What a saved XGBoost model holds.
+
+    Attributes:
+        learner: The model, as the library's own JSON.
+        version: Of the library that wrote the JSON.
+        ensemble: The trees.
+        order: Place of each of our trees among the library's, shape (n_trees,).
+        hessian: Sum of the weighted Hessians of each leaf's rows, shape (n_leaves,).
+        objective: Name of the objective; of a custom one the model tells nothing.
+        n_parallel: Trees that are grown side by side for each output and round.
+        is_dart: Some trees were scaled down after others had been trained on them.
+    """
+
+    learner: dict[str, Any]
+    version: tuple[int, ...]
+    ensemble: TreeEnsemble
+    order: NDArray[np.int64]
+    hessian: Floats
+    objective: str
+    n_parallel: int
+    is_dart: bool
+
+    @property
+    def n_iterations(self) -> int:
+        """Boosting rounds as the library counts them."""
+        return len(self.order) // (self.ensemble.n_outputs * self.n_parallel)
+
+    @property
+    def n_targets(self) -> int:
+        return int(self.learner["learner_model_param"].get("num_target", 1))
+
+
+def read(booster: xgboost.Booster, n_iterations: int | None) -> Content:
+    """Reads the trees of a model.
+
+    Args:
+        booster: The model.
+        n_iterations: How many rounds predict; None for all.
+
+    Raises:
+        NotFittedError: No tree has been trained.
+        UnsupportedModelError: A linear model, or leaves that hold a value for every output.
+        StorageError: The trees are damaged.
+    """
+    saved = _saved(booster)
+    learner = saved["learner"]
+    booster_json = learner["gradient_booster"]
+    if booster_json["name"] == "gblinear":
+        raise UnsupportedModelError(
+            "Expected trees, got a linear model (booster='gblinear'). Train with booster='gbtree'."
+        )
+    model = booster_json.get("gbtree", booster_json)["model"]  # "dart" wraps a "gbtree" before 3.4
+    shrunken = booster_json.get("weight_drop") or model.get("weight_drop")
+    n_outputs = _n_outputs(learner["learner_model_param"])
+    n_parallel = int(model["gbtree_model_param"]["num_parallel_tree"])
+    n_trees = len(model["trees"])
+    if n_iterations is not None:
+        n_trees = min(n_trees, n_iterations * n_outputs * n_parallel)
+    if n_trees == 0:
+        raise NotFittedError("Expected a trained XGBoost model, got one without trees.")
+    scales = np.asarray(shrunken or np.ones(n_trees), dtype=np.float32)[:n_trees]
+    output = np.asarray(model["tree_info"][:n_trees])
+    order = np.argsort(output, kind="stable").reshape(n_outputs, -1).T.ravel()
+    n_features = int(learner["learner_model_param"]["num_feature"])
+    found = [_tree(model["trees"][t], scales[t], n_features) for t in order]
+    return Content(
+        learner=learner,
+        version=tuple(saved["version"]),
+        ensemble=stack(
+            [tree for tree, _ in found], _bias(learner, n_outputs), n_features,
+            compares_float32=True,
+        ),
+        order=order,
+        hessian=np.concatenate([hessian for _, hessian in found]),
+        objective=learner["objective"]["name"],
+        n_parallel=n_parallel,
+        is_dart=bool((scales != 1).any()),
+    )  # fmt: skip
+
+
+def _saved(booster: xgboost.Booster) -> dict[str, Any]:
+    try:
+        return json.loads(bytes(booster.save_raw("json")))
+    except xgboost.core.XGBoostError as error:
+        raise NotFittedError(
+            f"Expected a trained XGBoost model, got a Booster that holds none: {error}"
+        ) from error
+
+
+def _n_outputs(facts: dict[str, str]) -> int:
+    return max(1, int(facts["num_class"]), int(facts.get("num_target", 1)))
+
+
+def _bias(learner: dict[str, Any], n_outputs: int) -> Floats:
+    """Raw score before the first tree, shape (n_outputs,); in float32, as the library does."""
+    told = json.loads(learner["learner_model_param"]["base_score"])
+    base = np.atleast_1d(np.asarray(told, dtype=np.float32))
+    objective = learner["objective"]["name"]
+    if objective in _LOGIT:
+        base = np.clip(base, np.float32(1e-6), np.float32(1 - 1e-6))
+        base = -np.log(1 / base - 1)
+    elif objective in _LOG:
+        base = np.log(base)
+    return np.broadcast_to(base.astype(np.float64), (n_outputs,)).copy()
+
+
+def _tree(told: dict[str, Any], scale: np.float32, n_features: int) -> tuple[Tree, Floats]:
+    """One tree, and the sum of Hessians of each of its leaves."""
+    if int(told["tree_param"]["size_leaf_vector"]) > 1:
+        raise UnsupportedModelError(
+            "Expected one value in each leaf, got leaves with a value for every output "
+            "(multi_strategy='multi_output_tree'). Train with 'one_output_per_tree'."
+        )
+    left, right = np.asarray(told["left_children"]), np.asarray(told["right_children"])
+    feature, value = np.asarray(told["split_indices"]), np.float32(told["split_conditions"])
+    by_set = np.asarray(told["split_type"], dtype=bool)
+    reached = _reached(left, right)
+    inner, leaves = np.flatnonzero(reached & (left >= 0)), np.flatnonzero(reached & (left < 0))
+    if (feature[inner] < 0).any() or (feature[inner] >= n_features).any():
+        raise StorageError(f"{_DAMAGED}: it splits on a feature that it does not have.")
+    number = np.zeros(len(left), dtype=np.int64)
+    number[inner], number[leaves] = np.arange(len(inner)), ~np.arange(len(leaves))
+    by_set = by_set[inner]
+    children = number[left[inner]], number[right[inner]]
+    to_left = np.asarray(told["default_left"], dtype=bool)[inner] != by_set
+    threshold = np.nextafter(value[inner], np.float32(-np.inf))
+    tree = Tree(
+        feature=feature[inner],
+        threshold=np.where(by_set, 0.0, threshold),
+        left=np.where(by_set, children[1], children[0]),
+        right=np.where(by_set, children[0], children[1]),
+        missing=np.where(to_left, MISSING_LEFT, MISSING_RIGHT),
+        leaf_value=(value[leaves] * scale).astype(np.float64)[:, None],
+        leaf_label=leaves,
+        categories={
+            int(number[node]): told["categories"][start : start + size]
+            for node, start, size in zip(
+                told["categories_nodes"],
+                told["categories_segments"],
+                told["categories_sizes"],
+                strict=True,
+            )
+            if reached[node] and left[node] >= 0
+        },
+    )
+    return tree, np.asarray(told["sum_hessian"], dtype=np.float64)[leaves]
+
+
+_DAMAGED = "The XGBoost model is damaged; save it again"
+
+
+def _reached(left: NDArray[np.integer], right: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Nodes that belong to the tree; pruning leaves others behind, which look like leaves."""
+    reached = np.zeros(len(left), dtype=bool)
+    level = np.zeros(1, dtype=np.int64)
+    while level.size:
+        if level.min() < 0 or level.max() >= len(left):
+            raise StorageError(f"{_DAMAGED}: a node of one of its trees points outside the tree.")
+        if reached[level].any() or len(np.unique(level)) < level.size:
+            raise StorageError(f"{_DAMAGED}: two nodes of one of its trees share a child.")
+        reached[level] = True
+        inner = level[left[level] >= 0]
+        level = np.concatenate([left[inner], right[inner]])
+    return reached
