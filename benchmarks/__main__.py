@@ -24,11 +24,14 @@ def cases(quick: bool) -> list[dict[str, Any]]:
     many = os.cpu_count() or 1
     listed = []
 
-    def add(table: str, name: str, library: str, n: int, q: int, t: int = 100, **more: Any) -> None:
-        for threads in (1, many):
+    def add(
+        table: str, name: str, library: str, n: int, q: int, t: int = 100, along: str = "",
+        on: tuple[int, ...] = (1, many),
+    ) -> None:  # fmt: skip
+        for threads in on:
             listed.append(
                 {"table": table, "name": name, "library": library, "n_train": n,
-                 "n_queries": q, "n_trees": t, "threads": threads, **more}
+                 "n_queries": q, "n_trees": t, "threads": threads, "along": along}
             )  # fmt: skip
 
     for n in rows:
@@ -39,8 +42,9 @@ def cases(quick: bool) -> list[dict[str, Any]]:
     for library in ("lightgbm", "xgboost", "catboost"):
         add("leaf_ids", "leaf_ids", library, rows[1], queries[0])
     few = 2 if quick else 10
-    for name in ("BoostIn", "LeafInfluence", "catboost.SinglePoint", "catboost.AllPoints"):
+    for name in ("BoostIn", "LeafInfluence", "catboost.SinglePoint"):
         add("catboost", name, "catboost", rows[0], few)
+    add("catboost", "catboost.AllPoints", "catboost", rows[0], few, on=(1,))  # O(n^2): minutes
     for name in ("BoostIn.top", "LeafInfluence.top"):
         for n in [1_000, 4_000] if quick else [10_000, 100_000, 1_000_000]:
             add("growth", name, "lightgbm", n, queries[0], along="rows")

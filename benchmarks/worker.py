@@ -5,7 +5,6 @@ memory of the process beyond what it held when data and model were loaded.
 """
 
 import json
-import os
 import resource
 import sys
 import time
@@ -144,5 +143,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("NUMBA_NUM_THREADS", sys.argv[3])
     main()

@@ -60,7 +60,7 @@ class Estimator(ABC, Generic[RunT]):
             *data: Nothing with a run; with a model, what `trace` takes after it.
         """
         traced = self._trace(run, *data) if data else run
-        if not hasattr(traced, "fingerprint"):
+        if getattr(type(traced), "train_queries", None) is None:
             raise InputError(
                 f"fit takes a run made by trace(...), or a model with its training data; got a "
                 f"{type(run).__name__} alone: call fit(model, X_train, y_train)."

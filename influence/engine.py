@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 OtherT = TypeVar("OtherT", contravariant=True)
 
-BLOCK_BYTES = 256 * 2**20  # memory of one block of columns
+BLOCK_BYTES = 512 * 2**20  # memory of one block of columns
 BLOCK_COLUMNS = 256  # and no more than this, so that progress shows
 
 

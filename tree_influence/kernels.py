@@ -23,15 +23,20 @@ ROWS = 2048  # rows of one traversal block
 TILE = 8192  # rows of one accumulation tile: its part of a column stays in the cache
 
 
+def n_threads() -> int:
+    """How many threads numba is set to use."""
+    return numba.get_num_threads()
+
+
 def in_threads(work: Callable[[Part], None], parts: Iterable[Part]) -> None:
     """Runs `work` on every part, on as many threads as numba is set to use."""
     listed = list(parts)
-    n_threads = min(numba.get_num_threads(), len(listed))
-    if n_threads <= 1:
+    workers = min(n_threads(), len(listed))
+    if workers <= 1:
         for part in listed:
             work(part)
         return
-    with ThreadPoolExecutor(n_threads) as pool:
+    with ThreadPoolExecutor(workers) as pool:
         for _ in pool.map(work, listed):
             pass
 

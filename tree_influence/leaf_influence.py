@@ -9,13 +9,13 @@ from influence.base import Attributor
 from influence.errors import InputError
 from influence.run import blocks
 from tree_influence import sweep_kernels
-from tree_influence.kernels import in_threads
+from tree_influence.kernels import in_threads, n_threads
 from tree_influence.replay import RowTerms
 from tree_influence.run import TreeQueries, TreeRun, trace
 
 Floats = NDArray[np.float64]
 
-VECTOR = 16  # queries swept side by side: two cache lines of adjoints a row
+VECTOR = 16  # queries swept side by side, at most: two cache lines of adjoints a row
 
 
 class LeafInfluence(Attributor[TreeRun, TreeQueries]):
@@ -78,7 +78,8 @@ class LeafInfluence(Attributor[TreeRun, TreeQueries]):
         replay = self.run_.replay
         *_, raw = replay.raw_before(queries.leaves)
         pull = replay.recipe.loss.derivatives(queries.target, raw).gradient  # (n_queries, K)
-        parts = list(blocks(queries.n_queries, VECTOR))
+        n_parts = max(-(-queries.n_queries // VECTOR), min(n_threads(), queries.n_queries))
+        parts = list(blocks(queries.n_queries, -(-queries.n_queries // n_parts)))
         n_rows, n_outputs = rows.stop - rows.start, pull.shape[1]
         out = [np.zeros((n_rows, part.stop - part.start)) for part in parts]
         adjoint = [np.zeros((n_rows, n_outputs, part.stop - part.start)) for part in parts]

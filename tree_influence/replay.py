@@ -173,9 +173,10 @@ def replay_boosting(
     their stored values, and the error says how far the formula is from them.
     """
     stored = _stored(ensemble, recipe)
-    own = _forward(ensemble, recipe, leaves, target, weight, stored, keep_stored=False)
-    if own.error.largest <= EXACT:
-        return own
+    if not recipe.inexact_because:
+        own = _forward(ensemble, recipe, leaves, target, weight, stored, keep_stored=False)
+        if own.error.largest <= EXACT:
+            return own
     return _forward(ensemble, recipe, leaves, target, weight, stored, keep_stored=True)
 
 

@@ -11,8 +11,15 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import issparse
 
-from influence.errors import InputError, ParityError, TrainingDataError, UnsupportedModelError
+from influence.errors import (
+    InputError,
+    NotYetSupportedError,
+    ParityError,
+    TrainingDataError,
+    UnsupportedModelError,
+)
 from influence.run import fingerprint
 from tree_influence import adapters
 from tree_influence.adapters.base import Adapter, LeafRecipe
@@ -283,8 +290,8 @@ def _split_pipeline(model: Any) -> tuple[Any, Any]:
 def _transform(prefix: Any, X: Any) -> Any:
     """Rows as the model itself sees them, after the earlier steps of a Pipeline."""
     inner = X if prefix is None else prefix.transform(X)
-    if hasattr(inner, "tocsr"):
-        raise UnsupportedModelError(
+    if issparse(inner):
+        raise NotYetSupportedError(
             "Expected dense features, got a scipy sparse matrix; use .toarray(), or "
             "sparse_output=False in the Pipeline's encoder."
         )

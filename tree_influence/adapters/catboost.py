@@ -33,7 +33,7 @@ from tree_influence.adapters.base import Adapter, LeafRecipe
 from tree_influence.adapters.catboost_steps import MOST_STEPS, taken_steps
 from tree_influence.adapters.catboost_tables import categories, numbers, table_of
 from tree_influence.adapters.catboost_trees import exported_model, read_trees
-from tree_influence.adapters.columns import check_count, check_names
+from tree_influence.adapters.columns import check_all_classes, check_count, check_names
 from tree_influence.losses import Logistic, Loss, Softmax, SquaredError
 
 Floats = NDArray[np.float64]
@@ -160,11 +160,7 @@ class CatBoostAdapter(Adapter):
         return replace(recipe, taken=taken)
 
     def refit(self, X: Any, y: NDArray[np.generic], sample_weight: Floats | None) -> Self:
-        lacking = [] if self.classes is None else np.setdiff1d(self.classes, y).tolist()
-        if lacking:
-            raise InputError(
-                f"Expected rows of every class, got none of {lacking[0]!r}; keep at least one."
-            )
+        check_all_classes(y, self.classes)
         parameters = self._refit_parameters()
         pool = self._pool(self.features(X), label=y, weight=sample_weight)
         model = catboost.CatBoost(parameters).fit(pool)

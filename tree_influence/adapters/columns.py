@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from influence.errors import InputError
@@ -28,28 +27,19 @@ def check_count(n_columns: int, n_features: int) -> None:
         raise InputError(f"The model was trained with {n_features} columns, got {n_columns}.")
 
 
-def check_all_classes(y: NDArray[np.generic], classes: NDArray[np.generic]) -> None:
+def check_all_classes(y: NDArray[np.generic], classes: NDArray[np.generic] | None) -> None:
     """Rows of every class, so that the outputs of a new model stand for the same classes."""
+    if classes is None:
+        return
     absent = classes[~np.isin(classes, y)]
     if len(absent):
         raise InputError(
-            f"Expected rows of every class to train on, but none is left of {absent[:10].tolist()}."
+            "Expected rows of every class to train on, but none is left of "
+            f"{absent[:10].tolist()}; keep at least one of each."
         )
 
 
-def numbers(column: pd.Series) -> Floats:
-    """A column of numbers as float64, NaN where a value is missing."""
-    try:
-        numeric: Any = pd.to_numeric(column)
-        return numeric.to_numpy(dtype=np.float64, na_value=np.nan)
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            f"The model was trained with numbers in column {column.name!r}, got dtype "
-            f"{column.dtype} ({error})."
-        ) from error
-
-
-def matrix(X: Any) -> Floats:
+def numbers(X: Any) -> Floats:
     """A bare array of numbers as float64, shape (n_rows, n_features)."""
     array = np.asarray(X)
     try:
@@ -60,20 +50,3 @@ def matrix(X: Any) -> Floats:
         raise InputError(
             f"Features must be a two-dimensional array of numbers, got {error}."
         ) from error
-
-
-def codes(column: pd.Series, categories: Sequence[Any]) -> Floats:
-    """Positions in `categories` by value; NaN where missing, -1 where unseen.
-
-    Numbers match across dtypes (2 and 2.0), and text matches numbers it spells.
-    """
-    place, found = pd.factorize(column)
-    known = {_key(value): code for code, value in enumerate(categories)}
-    table = np.array([known.get(_key(value), -1) for value in found] + [np.nan])
-    return table[place].astype(np.float64)  # place is -1 where missing
-
-
-def _key(value: Any) -> str:
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return str(value)

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from influence.errors import (
-    InputError,
     MissingParameterError,
     NotFittedError,
     NotYetSupportedError,
@@ -23,6 +22,7 @@ from influence.errors import (
     UnsupportedModelError,
 )
 from tree_influence.adapters.base import Adapter, Floats, LeafRecipe
+from tree_influence.adapters.columns import check_all_classes
 from tree_influence.adapters.lightgbm_recipe import Training, main_parameters
 from tree_influence.adapters.lightgbm_table import Table
 from tree_influence.adapters.lightgbm_text import ModelText, read
@@ -150,12 +150,7 @@ class LightGBM(Adapter):
         from sklearn.base import clone
 
         self._check_rate()
-        lost = [] if self.classes is None else sorted(set(self.classes.tolist()) - set(y.tolist()))
-        if lost:
-            raise InputError(
-                f"Expected rows of every class to train on, but none is left of {lost[:10]}: the "
-                "outputs of the new model would stand for other classes."
-            )
+        check_all_classes(y, self.classes)
         estimator: Any = clone(self._model)
         given = estimator.get_params()
         changed = {name: self.ensemble.n_rounds for name in _ROUNDS if name in given}

@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from influence.errors import InputError
+from tree_influence.adapters.columns import check_count, check_names, numbers
 
 Floats = NDArray[np.float64]
 
@@ -50,29 +51,17 @@ class Table:
             ]
             matrix = np.column_stack(columns)
         else:
-            matrix = _float64(X)
-            self._check_count(matrix.shape[1])
+            matrix = numbers(X)
+            check_count(matrix.shape[1], self.n_features)
         matrix[np.abs(matrix) <= _ZERO] = 0.0
         for j in self.categorical:
             np.trunc(matrix[:, j], out=matrix[:, j])  # as LightGBM reads a category
         return matrix
 
-    def _check_count(self, n_columns: int) -> None:
-        if n_columns != self.n_features:
-            raise InputError(
-                f"The model was trained with {self.n_features} columns, got {n_columns}."
-            )
-
     def _check_names(self, X: pd.DataFrame) -> None:
         if self.names is not None:
-            given = [str(name).replace(" ", "_") for name in X.columns]
-            for j, (name, expected) in enumerate(zip(given, self.names, strict=False)):
-                if name != expected:
-                    raise InputError(
-                        f"Expected column {expected!r} at position {j}, got {name!r}. The model "
-                        f"was trained with these columns, in this order: {self.names[:20]}."
-                    )
-        self._check_count(X.shape[1])
+            check_names([str(name).replace(" ", "_") for name in X.columns], self.names)
+        check_count(X.shape[1], self.n_features)
 
     def _mapped(self, X: pd.DataFrame) -> dict[int, list[Any]]:
         """Which columns are turned into codes, and the categories of each.
@@ -128,16 +117,4 @@ def _numbers(column: pd.Series) -> Floats:
     except (TypeError, ValueError) as error:
         raise InputError(
             f"The model was trained with numbers in column {column.name!r}, but {error}."
-        ) from error
-
-
-def _float64(X: Any) -> Floats:
-    array = np.asarray(X)
-    try:
-        if array.dtype.kind not in "biufO" or array.ndim != 2:
-            raise TypeError(f"dtype {array.dtype} and shape {array.shape}")
-        return array.astype(np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            f"Features must be a two-dimensional array of numbers, got {error}."
         ) from error

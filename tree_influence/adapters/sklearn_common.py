@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
 from influence.errors import InputError, NotYetSupportedError, StorageError, UnsupportedModelError
+from tree_influence.adapters.columns import check_count, check_names
 from tree_influence.losses import Logistic, Loss, Softmax, SquaredError
 
 Floats = NDArray[np.float64]
@@ -19,18 +20,9 @@ def checked_table(X: Any, names: Sequence[str] | None, n_features: int) -> pd.Da
     """Features as a table with the model's own column names (0, 1, ... if it knows none)."""
     own_names = list(range(n_features)) if names is None else list(names)
     table = X if isinstance(X, pd.DataFrame) else _table_of_array(X)
-    if table.shape[1] != n_features:
-        raise InputError(
-            f"Expected the {n_features} features the model was trained with, got "
-            f"{table.shape[1]} columns."
-        )
     if names is not None and isinstance(X, pd.DataFrame):
-        for place, (own, found) in enumerate(zip(own_names, table.columns, strict=True)):
-            if own != found:
-                raise InputError(
-                    f"Expected column {place} to be {own!r}, got {found!r}; pass the columns the "
-                    "model was trained with, in the same order."
-                )
+        check_names(list(table.columns), own_names)
+    check_count(table.shape[1], n_features)
     return table.set_axis(own_names, axis=1)
 
 
@@ -137,15 +129,3 @@ def loss_named(name: Any, n_outputs: int) -> Loss:
             "no Newton formula. Similarity methods and retraining still answer."
         )
     raise UnsupportedModelError(f"{expected}, a custom loss whose derivatives are not known.")
-
-
-def check_has_all_classes(y: NDArray[np.generic], classes: NDArray[np.generic] | None) -> None:
-    """Refuses a target without some class: the refitted model's outputs would be others."""
-    if classes is None:
-        return
-    absent = [label for label in classes if not np.any(y == label)]
-    if absent:
-        raise InputError(
-            f"Expected rows of every class to train again, but none is of class {absent[0]!r}; "
-            "keep at least one."
-        )

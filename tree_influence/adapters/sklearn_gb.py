@@ -11,8 +11,8 @@ from sklearn.dummy import DummyClassifier, DummyRegressor
 
 from influence.errors import InputError, NotYetSupportedError
 from tree_influence.adapters.base import Adapter, LeafRecipe
+from tree_influence.adapters.columns import check_all_classes
 from tree_influence.adapters.sklearn_common import (
-    check_has_all_classes,
     checked_table,
     held_out_rows,
     inner_and_leaf_numbers,
@@ -98,7 +98,7 @@ class GradientBoosting(Adapter):
         )
 
     def refit(self, X: Any, y: NDArray[np.generic], sample_weight: Floats | None) -> Self:
-        check_has_all_classes(y, self.classes)
+        check_all_classes(y, self.classes)
         features = self.features(X)
         model: Any = clone(self._model)
         model.set_params(

@@ -12,8 +12,8 @@ from sklearn.utils._openmp_helpers import _openmp_effective_n_threads
 
 from influence.errors import StorageError, TrainingDataError, UnsupportedModelError
 from tree_influence.adapters.base import Adapter, LeafRecipe
+from tree_influence.adapters.columns import check_all_classes
 from tree_influence.adapters.sklearn_common import (
-    check_has_all_classes,
     checked_table,
     held_out_rows,
     inner_and_leaf_numbers,
@@ -122,7 +122,7 @@ class HistGradientBoosting(Adapter):
         )
 
     def refit(self, X: Any, y: NDArray[np.generic], sample_weight: Floats | None) -> Self:
-        check_has_all_classes(y, self.classes)
+        check_all_classes(y, self.classes)
         table, model = self._table(X), self._model
         if isinstance(model.categorical_features, str) and model.is_categorical_ is not None:
             # "from_dtype"

@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 import xgboost
 from numpy.typing import NDArray
+from xgboost.callback import EarlyStopping
 
 from influence.errors import (
-    InputError,
     MissingParameterError,
     NotFittedError,
     NotYetSupportedError,
@@ -24,6 +24,7 @@ from influence.errors import (
     UnsupportedModelError,
 )
 from tree_influence.adapters.base import Adapter, Floats, LeafRecipe
+from tree_influence.adapters.columns import check_all_classes
 from tree_influence.adapters.xgboost_recipe import Training, read_params
 from tree_influence.adapters.xgboost_table import Table, read_table
 from tree_influence.adapters.xgboost_trees import Content, read
@@ -54,8 +55,8 @@ def parse(model: Any, params: Mapping[str, Any]) -> "XGBoost":
     Args:
         model: XGBClassifier, XGBRegressor, XGBRanker or Booster.
         params: Training parameters that a saved model does not hold: reg_lambda, learning_rate,
-            missing; and reg_alpha, max_delta_step, subsample, min_child_weight where they were
-            set. XGBoost's short names lambda, eta and alpha do as well; others are not read.
+            missing; and reg_alpha, max_delta_step, subsample, min_child_weight and
+            monotone_constraints where they were set. Short names (lambda, eta, alpha) do as well.
 
     Raises:
         NotFittedError: No tree has been trained.
@@ -151,20 +152,15 @@ class XGBoost(Adapter):
         if not self._training.is_live:
             raise MissingParameterError(
                 "A saved XGBoost model does not hold its training parameters (max_depth, "
-                "learning_rate ...), so it cannot be trained again. Give the estimator or Booster "
-                "that was trained in this process, or a copy of it by joblib."
+                "learning_rate ...), so nobody can train it again. Give the estimator or Booster "
+                "as it was trained, instead of one that was saved and loaded."
             )
         if self._content.n_parallel > 1 or self._content.objective.startswith("rank:"):
             raise NotYetSupportedError("Forests and rankers cannot be trained again yet.")
         if not _is_estimator(self._model):
             self._training.refuse()
-        positions = range(0 if self.classes is None else len(self.classes))
-        lost = sorted(set(positions) - set(target.tolist()))
-        if lost:
-            raise InputError(
-                f"Expected rows of every class to train on, but none is left of the classes at "
-                f"positions {lost[:10]}: the outputs of the new model would stand for others."
-            )
+        if self.classes is not None:
+            check_all_classes(target, self.classes)
 
     def _refit_estimator(
         self, features: NDArray[np.float32], target: Floats, sample_weight: Floats | None
@@ -172,14 +168,13 @@ class XGBoost(Adapter):
         from sklearn.base import clone
 
         estimator: Any = clone(self._model)
-        stopping = xgboost.callback.EarlyStopping
-        kept = [call for call in estimator.callbacks or [] if not isinstance(call, stopping)]
+        callbacks = estimator.callbacks or []
+        kept = [call for call in callbacks if not isinstance(call, EarlyStopping)]
         estimator.set_params(
             n_estimators=self._content.n_iterations,
             early_stopping_rounds=None,
             callbacks=kept or None,
             feature_types=self._booster.feature_types,
-            enable_categorical=True,
         )
         names = self.feature_names
         table = features if names is None else pd.DataFrame(features, columns=names)
@@ -212,7 +207,6 @@ class XGBoost(Adapter):
             features,
             label,
             weight=weight,
-            missing=self._table.missing,
             feature_names=self._booster.feature_names,
             feature_types=self._booster.feature_types,
             enable_categorical=True,

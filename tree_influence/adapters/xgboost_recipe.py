@@ -31,35 +31,43 @@ LOSSES: dict[str, Loss] = {
     "multi:softmax": Softmax(),
 }
 _RENEWED = ("reg:absoluteerror", "reg:quantileerror")
-_DEFAULTS = {"lambda": 1.0, "eta": float(np.float32(0.3))}
+_DEFAULTS = {"lambda": 1.0, "eta": 0.3}
 _SHORT_NAMES = {"reg_lambda": "lambda", "learning_rate": "eta", "reg_alpha": "alpha"}
 _NUMBERS = (
     "lambda", "eta", "alpha", "max_delta_step", "subsample", "min_child_weight",
     "scale_pos_weight", "missing",
 )  # fmt: skip
+_BOUNDS = "monotone_constraints"
 
 FITS = 1e-4  # largest leaf error, over the largest leaf, at which lambda and eta are believed
+CLEARLY_BETTER = 0.1  # share of the error of defaults below which solved values replace them
+BLURRED = 1e-4  # share of the largest leaf that float32 loses of the first score
 ENOUGH_LEAVES = 16  # leaves on which they are tested, as far as the model has as many
 DISTINCT = 1e-5  # ratio of singular values below which float32 leaves do not tell them apart
 
 
 def read_params(params: Mapping[str, Any]) -> dict[str, float]:
-    """Parameters the user gives, by XGBoost's short name; those that are not needed are left out.
+    """Parameters the user gives, by XGBoost's short name; of bounds only whether there are any.
 
     Raises:
-        InputError: A value is no number.
+        InputError: A name that is not read, or a value that is no number.
     """
     given = {}
     for name, value in params.items():
         short = _SHORT_NAMES.get(name, name)
-        if short not in _NUMBERS or value is None:
+        if short == _BOUNDS:
+            told = list(value.values()) if isinstance(value, Mapping) else value
+            given[short] = float("1" in str(told))
             continue
+        if short not in _NUMBERS:
+            raise InputError(
+                f"params names {name!r}, on which no answer depends; known are "
+                f"{', '.join([*_SHORT_NAMES, *_NUMBERS, _BOUNDS])}."
+            )
         try:
             given[short] = float(value)
         except (TypeError, ValueError) as error:
-            raise InputError(
-                f"Expected a number for the training parameter {name}, got {value!r}."
-            ) from error
+            raise InputError(f"params[{name!r}] must be a number, got {value!r}.") from error
     return given
 
 
@@ -82,7 +90,8 @@ class LeafSums:
         if not len(self.value):
             return 0.0
         found = -rate * self.gradient / (self.hessian + l2)
-        return float(np.abs(found - self.value).max() / np.abs(self.value).max())
+        scale = max(np.abs(self.value).max(), np.finfo(float).tiny)
+        return float(np.abs(found - self.value).max() / scale)
 
     def solve(self, l2: float | None, rate: float | None) -> tuple[float, float] | None:
         """Least squares for value (H + l2) = -rate G; what is not None is known.
@@ -104,9 +113,11 @@ class LeafSums:
             return None
         solved = np.array([l2, rate], dtype=np.float64)
         solved[unknown] = np.linalg.lstsq(scaled, target, rcond=None)[0] / size
-        return self._rounded(solved, unknown)
+        solved[0] = max(solved[0], 0.0)
+        return self._rounded(solved, unknown) if solved[1] > 0 else None
 
     def _rounded(self, solved: Floats, unknown: NDArray[np.bool_]) -> tuple[float, float]:
+        """The same in the fewest decimals: people choose round numbers, float32 blurs them."""
         allowed = 2 * self.error(*solved)
         for decimals in range(9):
             rounded = np.where(unknown, np.round(solved, decimals), solved)
@@ -137,7 +148,9 @@ class Training:
     @property
     def is_live(self) -> bool:
         """Whether what the Booster tells are its own parameters for all that can be known."""
-        differs = any(float(self.told[name]) != value for name, value in _DEFAULTS.items())
+        differs = any(
+            np.float32(self.told[name]) != np.float32(value) for name, value in _DEFAULTS.items()
+        )
         return self.has_metrics or differs
 
     def label_weight(self, target: Floats) -> Floats:
@@ -186,8 +199,8 @@ class Training:
             )
         if content.is_dart:
             raise UnsupportedModelError(
-                "Trees of booster='dart' are scaled again when others are dropped, so their "
-                f"leaves follow no formula. Train with booster='gbtree'. {others}"
+                "DART scales a tree again each time it is dropped, so the leaves follow no "
+                f"formula. Train with booster='gbtree' and rate_drop=0. {others}"
             )
         if content.objective in _RENEWED:
             raise UnsupportedModelError(
@@ -196,8 +209,8 @@ class Training:
             )
         if content.n_parallel > 1:
             raise NotYetSupportedError(
-                f"Expected num_parallel_tree=1, got {content.n_parallel}: forests are not known "
-                f"yet. {others}"
+                f"Boosted forests (num_parallel_tree={content.n_parallel}) are not known yet. "
+                f"Train with num_parallel_tree=1. {others}"
             )
         if content.objective not in LOSSES or content.n_targets > 1:
             raise NotYetSupportedError(
@@ -218,8 +231,12 @@ class Training:
         reasons = [name for name in ("alpha", "max_delta_step") if self._number(name) != 0]
         if self._number("subsample") < 1:
             reasons.append("subsample")
-        if set(self.told.get("monotone_constraints", "")) & {"1"}:
-            reasons.append("monotone_constraints")
+        if self.given.get(_BOUNDS, "1" in self.told.get(_BOUNDS, "")):
+            reasons.append(_BOUNDS)
+        ensemble = self.content.ensemble
+        largest = np.abs(ensemble.leaf_value).max()
+        if np.finfo(np.float32).eps * np.abs(ensemble.bias).max() > BLURRED * largest > 0:
+            reasons.append("scores too far from 0 for XGBoost's float32")
         return tuple(reasons)
 
     def _shrinkage(self, sums: LeafSums) -> tuple[tuple[float, float], bool]:
@@ -231,12 +248,13 @@ class Training:
         own = self._number("lambda"), self._number("eta")
         both_given = "lambda" in self.given and "eta" in self.given
         explained = self.is_live and bool(self._inexact_because())
-        if both_given or explained or sums.error(*own) <= FITS:
+        error = sums.error(*own)
+        if both_given or explained or (self.is_live and error <= FITS):
             return own, False
         solved = sums.solve(self.given.get("lambda"), self.given.get("eta"))
-        if solved is not None and sums.error(*solved) <= FITS:
+        if solved is not None and sums.error(*solved) < min(FITS, CLEARLY_BETTER * error):
             return solved, self.is_live
-        if self.is_live:
+        if self.is_live or error <= FITS:
             return own, False
         raise MissingParameterError(
             "A saved XGBoost model holds neither reg_lambda nor learning_rate, and no values of "

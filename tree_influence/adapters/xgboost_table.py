@@ -7,6 +7,7 @@ the library.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from influence.errors import InputError
+from tree_influence.adapters.columns import check_count, check_names
 
 Codes = NDArray[np.float32]
 
@@ -46,14 +48,15 @@ class Categories:
             if self.stored is not None and _as_cut(listed) == self.stored:
                 return _own_codes(column)
         place, found = pd.factorize(column)
+        found = np.asarray(found, dtype=object).tolist()
         place_of = {name: code for code, name in enumerate(self.names) if name is not None}
         is_text = any(isinstance(name, str) for name in self.names)
         known = [place_of.get(_as_text(value) if is_text else value, -1) for value in found]
         if -1 in known:
             raise InputError(
-                f"Column {column.name!r} holds the category {found[known.index(-1)]!r}, which is "
-                f"none of those the model was trained with: {self.names[:20]}. Leave such rows "
-                "out, or give the column the values it had in training."
+                f"Column {column.name!r} holds {found[known.index(-1)]!r}, a category unseen in "
+                f"training, which XGBoost refuses; the model knows {self.names[:20]}. Leave such "
+                "rows out, or give the column the values it had in training."
                 + (_LOST if None in self.names else "")
             )
         codes = np.append(np.asarray(known, dtype=np.float32), np.float32(np.nan))
@@ -91,7 +94,9 @@ class Table:
             InputError: Other columns than in training, or values the model cannot read.
         """
         if isinstance(X, pd.DataFrame):
-            self._check_names(X)
+            if self.names is not None:
+                check_names([str(name) for name in X.columns], self.names)
+            check_count(X.shape[1], len(self.is_categorical))
             matrix = self._stacked(X)
         else:
             array = np.asarray(X)
@@ -100,7 +105,7 @@ class Table:
             if matrix is None:
                 matrix = self._stacked(pd.DataFrame(array).infer_objects())
         matrix[matrix == np.float32(self.missing)] = np.nan
-        if not np.isinf(self.missing) and np.isinf(matrix).any():
+        if np.isinf(matrix).any():
             row, column = np.argwhere(np.isinf(matrix))[0]
             raise InputError(
                 f"XGBoost takes no infinite values, nor such beyond float32, but row {row} has "
@@ -116,22 +121,7 @@ class Table:
                 "Features must be a two-dimensional array of numbers or a DataFrame, got shape "
                 f"{array.shape} and dtype {array.dtype}."
             )
-        self._check_count(array.shape[1])
-
-    def _check_count(self, n_columns: int) -> None:
-        if n_columns != len(self.is_categorical):
-            raise InputError(
-                f"The model was trained with {len(self.is_categorical)} columns, got {n_columns}."
-            )
-
-    def _check_names(self, X: pd.DataFrame) -> None:
-        for j, (given, expected) in enumerate(zip(X.columns, self.names or [], strict=False)):
-            if str(given) != expected:
-                raise InputError(
-                    f"Expected column {expected!r} at position {j}, got {given!r}. The model was "
-                    f"trained with these columns, in this order: {(self.names or [])[:20]}."
-                )
-        self._check_count(X.shape[1])
+        check_count(array.shape[1], len(self.is_categorical))
 
     def _stacked(self, X: pd.DataFrame) -> NDArray[np.float32]:
         matrix = np.empty(X.shape, dtype=np.float32)
@@ -175,7 +165,7 @@ def _read_categories(told: dict[str, Any], version: tuple[int, ...]) -> Categori
     if not content.isascii() and version < (3, 4):
         text = content.decode("utf-8", errors="ignore")  # the cuts count characters
     names: list[str | int | None] = []
-    for start, stop in zip(cuts, cuts[1:], strict=False):
+    for start, stop in pairwise(cuts):
         piece = text[start:stop]
         name = piece.decode("utf-8", errors="replace") if isinstance(piece, bytes) else piece
         names.append(name if stop <= len(text) else None)
@@ -205,15 +195,13 @@ def _own_codes(column: pd.Series) -> Codes:
 def _numbers(column: pd.Series, are_codes: bool) -> NDArray[np.float32]:
     dtype = column.dtype
     try:
-        if dtype != object and not pd.api.types.is_any_real_numeric_dtype(dtype):
-            if not pd.api.types.is_bool_dtype(dtype):
-                raise TypeError(f"its dtype is {dtype}")
-        plain = column.to_numpy() if isinstance(dtype, np.dtype) else None
-        if plain is None or dtype == object:
-            plain = column.to_numpy(dtype=np.float64, na_value=np.nan)
-        return _float32(plain)
+        if isinstance(dtype, pd.CategoricalDtype | pd.StringDtype) or dtype.kind not in "biufO":
+            raise TypeError(f"its dtype is {dtype}")
+        if isinstance(dtype, np.dtype) and dtype.kind != "O":
+            return _float32(column.to_numpy())
+        return _float32(column.to_numpy(dtype=np.float64, na_value=np.nan))
     except (TypeError, ValueError) as error:
-        expected = "codes of categories, whose names it does not know" if are_codes else "numbers"
+        expected = "codes of categories, whose names it does not know," if are_codes else "numbers"
         raise InputError(
             f"The model was trained with {expected} in column {column.name!r}, but {error}."
         ) from error

@@ -21,13 +21,15 @@ Floats = NDArray[np.float64]
 _LOGIT = ("binary:logistic", "reg:logistic")
 _LOG = ("count:poisson", "reg:gamma", "reg:tweedie", "survival:cox", "survival:aft")
 
+_DAMAGED = "The XGBoost model is damaged; save it again"
+
 
 @dataclass(frozen=True, eq=False)
 class Content:
     """What a saved XGBoost model holds.
 
     Attributes:
-        learner: The model, as the library's own JSON.
+        learner: The model without its trees, as the library's own JSON.
         version: Of the library that wrote the JSON.
         ensemble: The trees.
         order: Place of each of our trees among the library's, shape (n_trees,).
@@ -79,7 +81,8 @@ def read(booster: xgboost.Booster, n_iterations: int | None) -> Content:
     shrunken = booster_json.get("weight_drop") or model.get("weight_drop")
     n_outputs = _n_outputs(learner["learner_model_param"])
     n_parallel = int(model["gbtree_model_param"]["num_parallel_tree"])
-    n_trees = len(model["trees"])
+    trees = model.pop("trees")
+    n_trees = len(trees)
     if n_iterations is not None:
         n_trees = min(n_trees, n_iterations * n_outputs * n_parallel)
     if n_trees == 0:
@@ -88,7 +91,7 @@ def read(booster: xgboost.Booster, n_iterations: int | None) -> Content:
     output = np.asarray(model["tree_info"][:n_trees])
     order = np.argsort(output, kind="stable").reshape(n_outputs, -1).T.ravel()
     n_features = int(learner["learner_model_param"]["num_feature"])
-    found = [_tree(model["trees"][t], scales[t], n_features) for t in order]
+    found = [_tree(trees[t], scales[t], n_features) for t in order]
     return Content(
         learner=learner,
         version=tuple(saved["version"]),
@@ -138,41 +141,36 @@ def _tree(told: dict[str, Any], scale: np.float32, n_features: int) -> tuple[Tre
             "(multi_strategy='multi_output_tree'). Train with 'one_output_per_tree'."
         )
     left, right = np.asarray(told["left_children"]), np.asarray(told["right_children"])
-    feature, value = np.asarray(told["split_indices"]), np.float32(told["split_conditions"])
-    by_set = np.asarray(told["split_type"], dtype=bool)
+    feature = np.asarray(told["split_indices"])
+    value = np.asarray(told["split_conditions"], dtype=np.float32)  # of a leaf: what it adds
     reached = _reached(left, right)
     inner, leaves = np.flatnonzero(reached & (left >= 0)), np.flatnonzero(reached & (left < 0))
     if (feature[inner] < 0).any() or (feature[inner] >= n_features).any():
         raise StorageError(f"{_DAMAGED}: it splits on a feature that it does not have.")
-    number = np.zeros(len(left), dtype=np.int64)
+    number = np.full(len(left), -1)  # stays so for nodes that were pruned away
     number[inner], number[leaves] = np.arange(len(inner)), ~np.arange(len(leaves))
-    by_set = by_set[inner]
+    by_set = np.asarray(told["split_type"], dtype=bool)[inner]
     children = number[left[inner]], number[right[inner]]
     to_left = np.asarray(told["default_left"], dtype=bool)[inner] != by_set
-    threshold = np.nextafter(value[inner], np.float32(-np.inf))
     tree = Tree(
         feature=feature[inner],
-        threshold=np.where(by_set, 0.0, threshold),
+        threshold=np.where(by_set, 0.0, np.nextafter(value[inner], np.float32(-np.inf))),
         left=np.where(by_set, children[1], children[0]),
         right=np.where(by_set, children[0], children[1]),
         missing=np.where(to_left, MISSING_LEFT, MISSING_RIGHT),
         leaf_value=(value[leaves] * scale).astype(np.float64)[:, None],
         leaf_label=leaves,
-        categories={
-            int(number[node]): told["categories"][start : start + size]
-            for node, start, size in zip(
-                told["categories_nodes"],
-                told["categories_segments"],
-                told["categories_sizes"],
-                strict=True,
-            )
-            if reached[node] and left[node] >= 0
-        },
+        categories={int(number[v]): codes for v, codes in _sets(told).items() if number[v] >= 0},
     )
     return tree, np.asarray(told["sum_hessian"], dtype=np.float64)[leaves]
 
 
-_DAMAGED = "The XGBoost model is damaged; save it again"
+def _sets(told: dict[str, Any]) -> dict[int, list[int]]:
+    """Categories that go right, by node."""
+    places = zip(
+        told["categories_nodes"], told["categories_segments"], told["categories_sizes"], strict=True
+    )
+    return {v: told["categories"][start : start + size] for v, start, size in places}
 
 
 def _reached(left: NDArray[np.integer], right: NDArray[np.integer]) -> NDArray[np.bool_]:

@@ -52,14 +52,14 @@ class TestBoth:
         adapter = parse(model)
         assert adapter.feature_names == (["x0", "x1", "x2"] if names else None)
         np.testing.assert_array_equal(adapter.features(X), adapter.features(X.to_numpy()))
-        with pytest.raises(InputError, match="3 features"):
+        with pytest.raises(InputError, match="3 columns"):
             adapter.features(X[["x0", "x1"]])
         with pytest.raises(InputError, match="shape"):
             adapter.features(X["x0"].to_numpy())
         with pytest.raises(InputError, match=r"column (x1|1),.*dtype (str|object)"):
             adapter.features(X.assign(x1="text"))
         if names:
-            with pytest.raises(InputError, match="column 1 to be 'x1', got 'x2'"):
+            with pytest.raises(InputError, match="column 'x1' at position 1, got 'x2'"):
                 adapter.features(X[["x0", "x2", "x1"]])
 
     def test_constant_target_and_single_trees(self, kind):
