@@ -73,7 +73,7 @@ def study(data: tuple[Any, ...], changes: Any, n_trees: int) -> list[dict[str, A
         rows.append(
             {"method": name, "Spearman": found.mean, "low": low, "high": high,
              "Pearson": float(np.nanmean(found.pearson)),
-             "slope": float(np.nanmedian(found.slope))}
+             "median slope": float(np.nanmedian(found.slope))}
         )  # fmt: skip
     return rows
 

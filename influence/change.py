@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 Positions = NDArray[np.int64]
 
 
-def _positions(rows: ArrayLike, name: str) -> Positions:
+def row_positions(rows: ArrayLike, name: str) -> Positions:
+    """Positions of rows, each once; `name` is for messages."""
     array = np.asarray(rows)
     if array.size == 0:
         array = array.astype(np.int64)
@@ -32,7 +33,8 @@ def _positions(rows: ArrayLike, name: str) -> Positions:
     return array.astype(np.int64)
 
 
-def _check_range(rows: Positions, n_train: int, name: str) -> None:
+def check_range(rows: Positions, n_train: int, name: str) -> None:
+    """Refuses positions beyond the training rows."""
     if rows.size and rows.max() >= n_train:
         raise InputError(
             f"{name} names row {int(rows.max())}, but the run has {n_train} training rows "
@@ -52,11 +54,11 @@ class Without:
 
     def __init__(self, rows: ArrayLike | frozenset[int] | set[int]) -> None:
         listed = sorted(rows) if isinstance(rows, set | frozenset) else rows
-        object.__setattr__(self, "rows", _positions(listed, "Without(rows)"))
+        object.__setattr__(self, "rows", row_positions(listed, "Without(rows)"))
 
     def removed(self, n_train: int) -> NDArray[np.float64]:
         """1 - r per training row: 1 where a row is left out, shape (n_train,)."""
-        _check_range(self.rows, n_train, "Without(rows)")
+        check_range(self.rows, n_train, "Without(rows)")
         removed = np.zeros(n_train)
         removed[self.rows] = 1.0
         return removed
@@ -105,7 +107,7 @@ class Relabelled:
     labels: NDArray[np.generic]
 
     def __init__(self, rows: ArrayLike, labels: ArrayLike) -> None:
-        positions, new = _positions(rows, "Relabelled(rows)"), np.asarray(labels)
+        positions, new = row_positions(rows, "Relabelled(rows)"), np.asarray(labels)
         if new.shape != positions.shape:
             raise InputError(
                 f"Relabelled needs one label for each row, got {positions.size} rows and labels "
@@ -116,9 +118,9 @@ class Relabelled:
 
     def apply(self, target: NDArray[np.generic]) -> NDArray[np.generic]:
         """The training labels after the change, shape (n_train,)."""
-        _check_range(self.rows, len(target), "Relabelled(rows)")
-        changed = np.array(target, dtype=np.result_type(target, self.labels))
-        changed[self.rows] = self.labels
+        check_range(self.rows, len(target), "Relabelled(rows)")
+        changed = np.array(target, dtype=object)  # each label keeps its own type
+        changed[self.rows] = self.labels.tolist()
         return changed
 
 
@@ -163,8 +165,8 @@ def removed_weight(change: Change, n_train: int) -> NDArray[np.float64]:
 
 def leave_one_out(n_train: int, rows: ArrayLike | None = None) -> list[Without]:
     """`Without` of one row each: of every row, or of the `rows` given."""
-    chosen = np.arange(n_train) if rows is None else _positions(rows, "leave_one_out(rows)")
-    _check_range(chosen, n_train, "leave_one_out(rows)")
+    chosen = np.arange(n_train) if rows is None else row_positions(rows, "leave_one_out(rows)")
+    check_range(chosen, n_train, "leave_one_out(rows)")
     return [Without([row]) for row in chosen]
 
 

@@ -115,16 +115,15 @@ def compare(predicted: Floats, retrained: Floats, seed: int = 0) -> Agreement:
             f"{predicted.shape} and {retrained.shape}."
         )
     spearman = _correlation(rankdata(predicted, axis=0), rankdata(retrained, axis=0))
-    deviation = predicted - predicted.mean(axis=0)
-    spread = (deviation**2).sum(axis=0)
+    deviation, real = _centred(predicted), _centred(retrained)
     error = np.abs(predicted - retrained).mean(axis=0)
     return Agreement(
         predicted,
         retrained,
         spearman,
         _correlation(predicted, retrained),
-        _divide((deviation * (retrained - retrained.mean(axis=0))).sum(axis=0), spread),
-        _divide(error, retrained.std(axis=0)),
+        _divide((deviation * real).sum(axis=0), (deviation**2).sum(axis=0)),
+        _divide(error, np.sqrt((real**2).mean(axis=0))),
         _mean(spearman),
         _interval(predicted, retrained, seed),
     )
@@ -142,9 +141,15 @@ def _interval(predicted: Floats, retrained: Floats, seed: int) -> tuple[float, f
     return float(low), float(high)
 
 
+def _centred(effects: Floats) -> Floats:
+    """Deviations from each column's mean; exactly 0 where only rounding varies."""
+    varies = np.ptp(effects, axis=0) > 1e-12 * np.abs(effects).max(axis=0)
+    return np.where(varies, effects - effects.mean(axis=0), 0.0)
+
+
 def _correlation(a: Floats, b: Floats) -> Floats:
     """Pearson correlation of each column; NaN where one is constant."""
-    a, b = a - a.mean(axis=0), b - b.mean(axis=0)
+    a, b = _centred(a), _centred(b)
     return _divide((a * b).sum(axis=0), np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0)))
 
 

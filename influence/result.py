@@ -143,6 +143,8 @@ def strongest(
     rows = np.empty((n_queries, k), dtype=np.int64)
     for j in range(n_queries):
         key = -sign * values[:, j]
+        if not np.isfinite(key).all():
+            raise InputError(f"The influence on query {j} is not finite, so it has no ranking.")
         bound = np.partition(key, k - 1)[k - 1]
         candidates = np.flatnonzero(key <= bound)  # ascending rows, so a stable sort breaks ties
         rows[j] = candidates[np.argsort(key[candidates], kind="stable")[:k]]

@@ -5,7 +5,7 @@ An index of labels is stored as arrays too, so that a saved result keeps the cal
 
 import json
 import os
-import tempfile
+import secrets
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from influence.errors import StorageError
 
 FORMAT = 1
+
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError)
 
 
 def write(
@@ -40,16 +42,16 @@ def write(
         else:
             members[name] = np.asarray(value)
     meta = {"format": FORMAT, "kind": kind, "indexes": indexes, "header": dict(header)}
-    members["meta"] = np.array(json.dumps(meta))
+    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     try:
-        with tempfile.NamedTemporaryFile(dir=target.parent, suffix=".tmp", delete=False) as file:
-            try:
+        members["meta"] = np.array(json.dumps(meta))
+        try:
+            with part.open("xb") as file:
                 np.savez(file, allow_pickle=False, **members)  # type: ignore[arg-type]
-            except BaseException:
-                os.unlink(file.name)
-                raise
-        os.replace(file.name, target)
-    except OSError as error:
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
+    except (OSError, TypeError) as error:
         raise StorageError(f"Could not write {target}: {error}") from error
 
 
@@ -61,24 +63,31 @@ def read(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any], dict[
     """
     try:
         with np.load(path, allow_pickle=False) as file:
-            members = {name: file[name] for name in file.files}
+            members: dict[str, Any] = {name: file[name] for name in file.files}
         meta = json.loads(str(members.pop("meta")))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        found = meta["kind"], meta["format"]
+        if found == (kind, FORMAT):
+            for name, spec in meta["indexes"].items():
+                members[name] = _unpack_index(name, spec, members)
+            return meta["header"], members
+    except (*_DAMAGE, zipfile.BadZipFile) as error:
         raise StorageError(
             f"Expected a saved {kind}, but {path} could not be read ({error}); "
             "it may be truncated or of another kind: save it again."
         ) from error
-    if meta.get("kind") != kind or meta.get("format") != FORMAT:
-        raise StorageError(
-            f"Expected a saved {kind} of format {FORMAT}, but {path} holds a {meta.get('kind')} "
-            f"of format {meta.get('format')}."
-        )
-    indexes = {name: _unpack_index(name, spec, members) for name, spec in meta["indexes"].items()}
-    return meta["header"], {**members, **indexes}
+    raise StorageError(
+        f"Expected a saved {kind} of format {FORMAT}, but {path} holds a {found[0]} of format "
+        f"{found[1]}."
+    )
 
 
 def _pack_index(name: str, index: pd.Index, members: dict[str, NDArray[np.generic]]) -> Any:
     """Puts an index into `members`; returns what `_unpack_index` needs besides."""
+    if not all(isinstance(label, str | int | float | None) for label in index.names):
+        raise StorageError(
+            f"Cannot save {name}: its own name must be text or a number, got {list(index.names)}; "
+            "rename it."
+        )
     if isinstance(index, pd.RangeIndex):
         return {"range": [index.start, index.stop, index.step], "names": list(index.names)}
     levels = [index.get_level_values(i) for i in range(index.nlevels)]
@@ -101,7 +110,7 @@ def _pack_labels(name: str, labels: pd.Index) -> NDArray[np.generic]:
     return np.array(json.dumps(values.tolist()))
 
 
-def _unpack_index(name: str, spec: Any, members: dict[str, NDArray[np.generic]]) -> pd.Index:
+def _unpack_index(name: str, spec: Any, members: dict[str, Any]) -> pd.Index:
     """The index `_pack_index` stored, whose arrays are taken out of `members`."""
     if "range" in spec:
         return pd.RangeIndex(*spec["range"], name=spec["names"][0])

@@ -79,7 +79,9 @@ class TopInfluence:
     ) -> pd.DataFrame:
         held = int(rows.shape[1])
         wanted = held if k is None else k
-        if wanted < 1 or (wanted > held and held < len(self.train_index)):
+        if wanted < 1:
+            raise InputError(f"k must be at least 1, got {wanted}.")
+        if wanted > held and held < len(self.train_index):
             raise InputError(
                 f"This result holds the top {held} rows of each query, {wanted} were asked for; "
                 f"call explain_top with k={wanted}."

@@ -42,6 +42,7 @@ class Explain:
     def run(self, args: argparse.Namespace) -> int:
         import tree_influence
         from influence.errors import InputError
+        from tree_influence.run import feature_names
         from tree_influence.tables import read_table, side_by_side, write_results
 
         if args.top < 1:
@@ -49,8 +50,9 @@ class Explain:
         params = parse_params(args.param)
         model = load_model(args.model)
         train, asked = (read_table(path, args.fill) for path in (args.train, args.queries))
-        run = _trace(model, train, params, args)
-        X, y, facts = _queries(run, model, asked, args)
+        names = feature_names(model)
+        run = _trace(model, names, train, params, args)
+        X, y, facts = _queries(run, names, asked, args)
         estimator = getattr(tree_influence, METHODS[args.method])().fit(run)
         top = estimator.explain_top(X, y, k=args.top, progress=not args.quiet)
         print(side_by_side(top, facts))
@@ -103,7 +105,9 @@ def load_model(path: str) -> Any:
     return adapters.load(path)
 
 
-def _trace(model: Any, train: Any, params: dict[str, Any], args: argparse.Namespace) -> Any:
+def _trace(
+    model: Any, names: Any, train: Any, params: dict[str, Any], args: argparse.Namespace
+) -> Any:
     from tree_influence import trace
     from tree_influence.tables import take_column
 
@@ -111,43 +115,47 @@ def _trace(model: Any, train: Any, params: dict[str, Any], args: argparse.Namesp
     weight = None
     if args.weight is not None:
         weight = take_column(train, args.weight, args.train).to_numpy()
-    X = _features(model, train, args.train, args)
-    if args.id is not None:
-        y = y.set_axis(take_column(train, args.id, args.train))
-        X = X.set_axis(y.index) if hasattr(X, "set_axis") else X
+    X, y = _labelled(train, names, y, args.train, args)
     return trace(model, X, y, weight, params, allow_inexact=args.allow_inexact)
 
 
-def _queries(run: Any, model: Any, asked: Any, args: argparse.Namespace) -> tuple[Any, Any, Any]:
+def _queries(run: Any, names: Any, asked: Any, args: argparse.Namespace) -> tuple[Any, Any, Any]:
     """Query features and truth, and what the tables tell of each query."""
     import pandas as pd
 
     from influence.errors import InputError
-    from tree_influence.tables import take_column
 
-    X = _features(model, asked, args.queries, args)
-    said = run.predictions(X)
-    facts = pd.DataFrame({"prediction": said}, index=asked.index)
-    if args.target in asked.columns:
-        truth = asked[args.target]
-        facts["truth"] = truth
-    elif run.classes is None:
+    has_truth = args.target in asked.columns
+    if not has_truth and run.classes is None:
         raise InputError(
             f"{args.queries} has no column {args.target!r}; influence is the effect on a loss, so "
             "a regression model needs the truth of each query."
         )
-    else:
-        truth = pd.Series(said, index=asked.index)
-    if args.id is not None:
-        labels = pd.Index(take_column(asked, args.id, args.queries))
-        truth, facts = truth.set_axis(labels), facts.set_axis(labels)
-        X = X.set_axis(labels) if hasattr(X, "set_axis") else X
+    y = asked[args.target] if has_truth else pd.Series(0, index=asked.index)
+    X, y = _labelled(asked, names, y, args.queries, args)
+    facts = pd.DataFrame({"prediction": run.predictions(X)}, index=y.index)
+    if has_truth:
+        facts["truth"] = y
+    truth = y if has_truth else facts["prediction"]
     facts["loss"] = run.losses(run.queries(X, truth))
     return X, truth, facts
 
 
-def _features(model: Any, table: Any, path: str, args: argparse.Namespace) -> Any:
-    from tree_influence.run import feature_names
-    from tree_influence.tables import take_features
+def _labelled(
+    table: Any, names: Any, y: Any, path: str, args: argparse.Namespace
+) -> tuple[Any, Any]:
+    """The model's columns and a target, with the rows named by the column --id if there is one."""
+    import pandas as pd
 
-    return take_features(table, feature_names(model), (args.target, args.weight, args.id), path)
+    from influence.errors import InputError
+    from tree_influence.tables import take_column, take_features
+
+    X = take_features(table, names, (args.target, args.weight, args.id), path)
+    if args.id is None:
+        return X, y
+    labels = take_column(table, args.id, path)
+    if labels.isna().any() or labels.duplicated().any():
+        raise InputError(f"--id needs a column that names each row once; {args.id!r} of {path} "
+                         "has missing or repeated values.")  # fmt: skip
+    y = y.set_axis(labels)
+    return (X.set_axis(y.index) if isinstance(X, pd.DataFrame) else X), y

@@ -32,8 +32,7 @@ class LeafInfluence(Attributor[TreeRun, TreeQueries]):
     its chain of Newton steps in one tree are differentiated as they are.
 
     Sign: positive = proponent. Unit: loss (first order).
-    Cost: fit O(1); explain O(T n) a query; self_influence O(T n^2) for through="all" (use
-    `BoostIn`'s, or through="self", on many rows).
+    Cost: fit O(1); explain O(T n) a query; self_influence O(T n^2) (use `BoostIn`'s on many rows).
     Wrong in that splits would change; on one row, the nonlinearity of leaving it out altogether.
     Refused where the leaves are not Newton values (`UnsupportedModelError`).
 
@@ -76,7 +75,7 @@ class LeafInfluence(Attributor[TreeRun, TreeQueries]):
         With through="all" these must be all rows.
         """
         replay = self.run_.replay
-        *_, raw = replay.raw_before(queries.leaves)
+        raw = replay.raw_after(queries.leaves)
         pull = replay.recipe.loss.derivatives(queries.target, raw).gradient  # (n_queries, K)
         n_parts = max(-(-queries.n_queries // VECTOR), min(n_threads(), queries.n_queries))
         parts = list(blocks(queries.n_queries, -(-queries.n_queries // n_parts)))

@@ -67,7 +67,7 @@ def quickstart(seed: int = 0) -> str:
         n_wrong=len(wrong),
         n_test=len(y_test),
         run=repr(run),
-        n_shown=SHOWN_QUERIES,
+        n_shown=min(SHOWN_QUERIES, len(wrong)),
         ranking=ranking.to_string(index=False, float_format=lambda value: f"{value:+.3f}"),
         harm=_share_of_harm(influence, flipped),
         share=len(flipped) / len(y_train),
@@ -104,7 +104,7 @@ def _ranking(influence: Influence, y_train: pd.Series, flipped: pd.Index) -> pd.
         frame.columns = ["query", "rank", f"{name} row", f"its {name} label", f"{name} influence"]
         sides.append(frame)
     shown = influence.query_index[:SHOWN_QUERIES]
-    both = sides[0].merge(sides[1], on=["query", "rank"])
+    both = sides[0].merge(sides[1], on=["query", "rank"], how="outer", sort=False)
     return both[both["query"].isin(shown)]
 
 

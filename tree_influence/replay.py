@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from influence.errors import NotYetSupportedError
 from tree_influence.adapters.base import LeafRecipe
 from tree_influence.ensemble import TreeEnsemble
 from tree_influence.losses import Derivatives
@@ -36,7 +37,11 @@ CHUNK_BYTES = 64 * 2**20  # memory of the row terms of one chunk of rounds
 
 @dataclass(frozen=True)
 class LeafError:
-    """Recomputed against stored leaf values, in units of the latter's root mean square."""
+    """Recomputed against stored leaf values, in units of the leaf scale.
+
+    The leaf scale is the root mean square of the stored Newton values around the mean of their
+    tree's rows: a shift that all rows share, as of targets far from the start, is no scale.
+    """
 
     largest: float
     median: float
@@ -106,6 +111,13 @@ class Replay:
             raw = raw + spread(self.value[self.trees(r)], leaves[self.trees(r)])
         yield raw
 
+    def raw_after(self, leaves: NDArray[np.integer]) -> Floats:
+        """Raw scores after the last round, shape (n_rows, n_outputs)."""
+        raw = np.empty(0)
+        for reached in self.raw_before(leaves):
+            raw = reached
+        return raw
+
     def backwards(self, shrunken: bool = False) -> Iterator[RowTerms]:
         """Row terms from the last round to the first, in chunks of bounded memory.
 
@@ -172,6 +184,16 @@ def replay_boosting(
     subsampling, bounds), each round starts from the scores the model really had, its leaves keep
     their stored values, and the error says how far the formula is from them.
     """
+    if recipe.full_hessian and (recipe.l2 <= 0).any():
+        raise NotYetSupportedError(
+            "The full leaf Hessian of a softmax is singular without l2 (l2_leaf_reg=0); train "
+            "with l2_leaf_reg above 0."
+        )
+    if recipe.n_steps > 1 and ensemble.trees_per_round > 1:
+        raise NotYetSupportedError(
+            f"{recipe.n_steps} Newton steps inside each of several trees of a round are not "
+            "answered yet; train with one leaf iteration."
+        )
     stored = _stored(ensemble, recipe)
     if not recipe.inexact_because:
         own = _forward(ensemble, recipe, leaves, target, weight, stored, keep_stored=False)
@@ -244,7 +266,7 @@ def _forward(
         else:
             done.value[trees] = found
         np.add(done.raw, spread(done.value[trees], leaves[trees]), out=done.raw)
-    return replace(done, error=_leaf_error(ensemble, error, stored / rate))
+    return replace(done, error=_leaf_error(done, error, stored / rate))
 
 
 def _newton_step(done: Replay, t: int, output: int, at: Derivatives) -> tuple[Any, Any]:
@@ -275,10 +297,16 @@ def _newton_step(done: Replay, t: int, output: int, at: Derivatives) -> tuple[An
     return -np.einsum("lmo,lo->lm", inverse, gradient), inverse
 
 
-def _leaf_error(ensemble: TreeEnsemble, error: Floats, theta: Floats) -> LeafError:
-    """Errors of the leaf values in units of the root mean square over all leaves of all trees."""
-    real = np.arange(error.shape[1]) < ensemble.leaf_counts[:, None]  # (n_trees, n_leaves)
-    scale = np.sqrt(np.mean(theta[real] ** 2)) if real.any() else 0.0
+def _leaf_error(done: Replay, error: Floats, theta: Floats) -> LeafError:
+    """Errors of the Newton values of all leaves of all trees, in leaf scales."""
+    real = np.arange(error.shape[1]) < done.ensemble.leaf_counts[:, None]  # (n_trees, n_leaves)
+    spread_out = np.zeros_like(theta)
+    for t in range(len(theta)):
+        rows = np.bincount(done.leaves[t], minlength=theta.shape[1])
+        spread_out[t] = theta[t] - rows @ theta[t] / rows.sum()
+    scale = np.sqrt(np.mean(spread_out[real] ** 2))
+    if scale == 0:  # trees of one leaf only
+        scale = np.sqrt(np.mean(theta[real] ** 2))
     relative = np.abs(error[real]).max(axis=1) / max(scale, np.finfo(float).tiny)
     return LeafError(float(relative.max(initial=0.0)), float(np.median(relative)))
 

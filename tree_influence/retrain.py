@@ -59,19 +59,18 @@ class Retrainer:
     def _changed(self, change: Change) -> tuple[Floats, NDArray[np.generic]]:
         """Weight multipliers and training target after the change, both of shape (n_train,)."""
         run = self.run
-        multipliers = np.ones(run.n_train)
-        target = run.y
+        multipliers, target = np.ones(run.n_train), run.target
         if isinstance(change, Reordered):
             raise UnsupportedChangeError(
                 "A fitted tree ensemble has no order of training to change; it answers Without, "
                 "Reweighted and Relabelled."
             )
         if isinstance(change, Relabelled):
-            target = change.apply(run.y)
+            target = encode_target(change.apply(run.y), run.classes, "changed")
         else:
             multipliers = 1.0 - change.removed(run.n_train)
-        if run.classes is not run.adapter.classes:  # the library itself only knows positions
-            target = encode_target(target, run.classes, "training")
+        if run.classes is not None and run.adapter.knows_labels:
+            return multipliers, run.classes[target.astype(np.int64)]
         return multipliers, target
 
 

@@ -117,10 +117,16 @@ class TreeRun:
     @cached_property
     def _fingerprint(self) -> str:
         ensemble = self.adapter.ensemble
-        return fingerprint(
-            self.adapter.library, ensemble.feature, ensemble.threshold, ensemble.leaf_value,
-            ensemble.bias, self.leaves, self.target, self.weight,
-        )  # fmt: skip
+        parts: list[Any] = [
+            self.adapter.library, ensemble.feature, ensemble.threshold, ensemble.children,
+            ensemble.missing, ensemble.categories, ensemble.leaf_value, ensemble.bias,
+            self.leaves, self.target, self.weight,
+        ]  # fmt: skip
+        if isinstance(self._replay, Replay):
+            recipe = self._replay.recipe
+            parts += [recipe.learning_rate, recipe.l2, recipe.start]
+            parts.append(f"{recipe.loss!r} {recipe.hessian_scale} {recipe.n_steps}")
+        return fingerprint(*parts)
 
     @property
     def provenance(self) -> Mapping[str, str | float]:
@@ -232,9 +238,9 @@ def _replay_or_reason(
     """The replay, or why there is none: kept, since other methods can still answer."""
     try:
         recipe: LeafRecipe = adapter.recipe(features, target, weight)
+        return replay_boosting(adapter.ensemble, recipe, leaves, target, weight)
     except UnsupportedModelError as reason:
         return reason
-    return replay_boosting(adapter.ensemble, recipe, leaves, target, weight)
 
 
 def _check_leaves(replay: Replay) -> None:
@@ -259,7 +265,8 @@ def _check_parity(adapter: Adapter, features: Any, leaves: NDArray[np.integer]) 
     """Our raw scores against the library's on all rows, and leaves on evenly spaced ones."""
     ours, theirs = adapter.ensemble.raw(leaves), adapter.library_raw(features)
     gap = np.abs(ours - theirs).max(axis=1)
-    allowed = RAW_TOLERANCE * max(1.0, float(np.abs(theirs).max(initial=0.0)))
+    leaf = float(np.abs(adapter.ensemble.leaf_value).max(initial=0.0))
+    allowed = RAW_TOLERANCE * max(leaf, float(np.abs(theirs).max(initial=0.0)))
     worst = int(np.argmax(gap)) if len(gap) else 0
     if len(gap) and not gap[worst] <= allowed:
         raise ParityError(

@@ -28,7 +28,7 @@ def test_measures_are_scipys():
 
 def test_a_query_that_nothing_moves_is_left_out():
     predicted, retrained = effects(0), effects(0)
-    retrained[:, 1] = 0.0
+    retrained[:, 1] = 0.1
     found = compare(predicted, retrained)
     assert np.isnan(found.spearman[1])
     assert found.mean == pytest.approx(1.0)
@@ -63,5 +63,11 @@ def test_label_noise_curve_counts():
     assert curve["found"].tolist() == [1, 1, 2]
     assert curve["recall"].tolist() == [0.5, 0.5, 1.0]
     assert curve["precision"].tolist() == [1.0, 0.5, 0.5]
-    with pytest.raises(InputError, match="names no row"):
-        label_noise_curve([1, 2], mislabelled=[])
+    for mislabelled, fractions, says in (
+        ([], [0.5], "names no row"),
+        ([True, False, False, True], [0.5], "boolean mask"),
+        ([9], [0.5], "4 training rows"),
+        ([0], [0], "above 0"),
+    ):
+        with pytest.raises(InputError, match=says):
+            label_noise_curve([5, 1, 4, 3], mislabelled, fractions)

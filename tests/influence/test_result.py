@@ -91,8 +91,10 @@ def test_a_damaged_file_is_named(tmp_path):
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(StorageError, match="truncated"):
         Influence.load(path)
-    with pytest.raises(StorageError, match="could not be read"):
-        Influence.load(tmp_path / "nothing.npz")
+    np.save(tmp_path / "array.npy", np.eye(3))
+    for name in ("nothing.npz", "array.npy"):
+        with pytest.raises(StorageError, match="could not be read"):
+            Influence.load(tmp_path / name)
     influence(np.eye(3)).save(path)
     with pytest.raises(StorageError, match="holds a Influence"):
         TopInfluence.load(path)

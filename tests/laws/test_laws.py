@@ -1,4 +1,4 @@
-"""Every law over every estimator, and every law broken on purpose once."""
+"""Every law over every estimator."""
 
 from typing import Any
 

@@ -44,5 +44,7 @@ class TreeProblem:
     def threads(self, n):
         before = numba.get_num_threads()
         numba.set_num_threads(n)
-        yield
-        numba.set_num_threads(before)
+        try:
+            yield
+        finally:
+            numba.set_num_threads(before)

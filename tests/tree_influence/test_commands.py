@@ -56,7 +56,7 @@ def test_explain_prints_and_writes_the_ranking(folder, tmp_path, capsys):
     frame = pd.read_csv(out / "influence.csv")
     assert list(frame.columns) == ["query", "side", "rank", "train", "influence"]
     assert frame["query"].unique().tolist() == [f"row{i}" for i in range(100, 105)]
-    assert frame.equals(pd.read_parquet(out / "influence.parquet")) or len(frame) > 0
+    pd.testing.assert_frame_equal(frame, pd.read_parquet(out / "influence.parquet"))
     provenance = json.loads((out / "provenance.json").read_text())
     assert provenance["method"] == "LeafInfluence"
     assert provenance["run"]["leaf_error_largest"] < 1e-5
@@ -103,6 +103,11 @@ def test_mistakes_are_one_line_on_stderr(folder, change, says, capsys):
     assert captured.err.startswith("error: ")
     assert says in captured.err
     assert "Traceback" not in captured.err
+
+
+def test_rows_are_named_once(folder, capsys):
+    assert explain(folder, "--id", "city") == 2
+    assert "names each row once" in capsys.readouterr().err
 
 
 def test_a_missing_column_is_named(folder, tmp_path, capsys):

@@ -6,7 +6,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from influence import Relabelled, Reordered, Reweighted, Without, agreement, leave_one_out
-from influence.errors import UnsupportedChangeError
+from influence.errors import InputError, UnsupportedChangeError
 from tests.tree_influence import models
 from tree_influence import LeafInfluence, retrainer, trace
 
@@ -59,6 +59,15 @@ def test_an_order_cannot_be_changed(fitted):
     retrain = retrainer(run, fitted.X_test, fitted.y_test)
     with pytest.raises(UnsupportedChangeError, match="Relabelled"):
         retrain(Reordered([0, 1]))
+
+
+def test_labels_the_model_does_not_know_are_refused(fitted):
+    run = trace(fitted.model, fitted.X, fitted.y, fitted.weight)
+    retrain = retrainer(run, fitted.X_test, fitted.y_test)
+    for unknown in (2, "1"):
+        with pytest.raises(InputError, match="none of the model's classes"):
+            retrain(Relabelled([0], [unknown]))
+    np.testing.assert_array_equal(retrain(Relabelled([0], fitted.y[:1])), 0.0)
 
 
 def test_a_pipeline_is_retrained_as_a_whole():

@@ -99,6 +99,19 @@ def test_rows_that_are_not_the_models_are_refused(fitted, what):
     assert run.provenance["leaf_error_largest"] > 0.01
 
 
+def test_an_offset_of_the_target_hides_no_wrong_labels():
+    """The leaf scale must not grow with a shift that all rows share."""
+    import lightgbm
+
+    X, y, _, _ = models.make_data("squared", n_train=300)
+    model = lightgbm.LGBMRegressor(n_estimators=20, boost_from_average=False, verbose=-1)
+    model.fit(X, y + 1000)
+    assert trace(model, X, y + 1000).replay.error.largest < 1e-2
+    shuffled = np.random.default_rng(0).permutation(y) + 1000
+    with pytest.raises(TrainingDataError):
+        trace(model, X, shuffled)
+
+
 def test_forgotten_weights_are_noticed():
     fitted = models.fit("sklearn_gb", "logistic", n_trees=5)
     with pytest.raises(TrainingDataError, match="sample_weight is missing"):
