@@ -1,20 +1,20 @@
 """Times everything; writes results as JSON and the tables of benchmarks/README.md."""
 
 import argparse
+import importlib
 import json
 import os
 import platform
 import subprocess
 import sys
 import tempfile
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from benchmarks import problems, tables
 
 HERE = Path(__file__).parent
-PACKAGES = ("numpy", "numba", "lightgbm", "xgboost-cpu", "catboost", "scikit-learn", "scipy")
+PACKAGES = ("numpy", "numba", "scipy", "lightgbm", "xgboost", "catboost")
 
 
 def cases(quick: bool) -> list[dict[str, Any]]:
@@ -69,11 +69,20 @@ def measure(case: dict[str, Any], folder: Path) -> dict[str, Any]:
     return {**case, "result": json.loads(done.stdout.splitlines()[-1])}
 
 
+def _version(package: str) -> str:
+    return str(importlib.import_module(package).__version__)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="tiny sizes, nothing written")
     parser.add_argument("--only", metavar="TABLE", help="explain, leaf_ids, catboost or growth")
     args = parser.parse_args()
+    machine = {
+        "processor": platform.machine(), "cores": os.cpu_count(),
+        "python": platform.python_version(), "seed": problems.SEED,
+        **{package: _version(package) for package in PACKAGES},
+    }  # fmt: skip
     results = []
     with tempfile.TemporaryDirectory() as folder:
         for case in cases(args.quick):
@@ -87,11 +96,6 @@ def main() -> None:
     path.parent.mkdir(exist_ok=True)
     kept = json.loads(path.read_text())["results"] if args.only and path.exists() else []
     kept = [case for case in kept if case["table"] != args.only]
-    machine = {
-        "processor": platform.machine(), "cores": os.cpu_count(),
-        "python": platform.python_version(), "seed": problems.SEED,
-        **{package: version(package) for package in PACKAGES},
-    }  # fmt: skip
     stored = {"machine": machine, "results": kept + results}
     path.write_text(json.dumps(stored, indent=1) + "\n")
     tables.write(HERE / "README.md", stored)

@@ -1,7 +1,7 @@
 """Times one thing in a process of its own: `python -m benchmarks.worker NAME FOLDER THREADS`.
 
-Prints one JSON object: for each phase wall seconds and CPU seconds (best of a few), and the peak
-memory of the process beyond what it held when data and model were loaded.
+Prints one JSON object: for each phase wall seconds and CPU seconds, and the peak memory of the
+process, in all and beyond what it held when the tables were loaded.
 """
 
 import json
@@ -53,12 +53,13 @@ def estimator(name: str, path: str, data: dict[str, np.ndarray], threads: int) -
 def floor(name: str, path: str, data: dict[str, np.ndarray], threads: int) -> dict[str, Any]:
     """BoostIn's sums by the plain loop and by scipy, with the factors already made."""
     from tree_influence import BoostIn, trace
+    from tree_influence.kernels import TILE
 
     run = trace(path, data["X"], data["y"])
     fitted = BoostIn().fit(run)
     queries = run.queries(data["X_test"], data["y_test"])
     ((factor, query),) = fitted._pairs(queries)
-    tile = np.arange(run.n_train) // 8192 * 8192
+    tile = np.arange(run.n_train) // TILE * TILE
     values = np.empty((len(run.leaves), run.n_train))
     for t in range(len(run.leaves)):
         values[t, factor.order[t] + tile] = factor.value[t, :, 0]

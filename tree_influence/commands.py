@@ -33,6 +33,9 @@ class Explain:
             "their position, from 0)")  # fmt: skip
         add("--fill", metavar="TEXT", help="put TEXT where a text column has no value, as was done "
             "for training (CatBoost needs that)")  # fmt: skip
+        add("--text", action="append", default=[], metavar="COLUMN", help="read a CSV column as "
+            "text, where its categories look like numbers (01) or like missing (None); may be "
+            "repeated")  # fmt: skip
         add("--param", action="append", default=[], metavar="NAME=VALUE", help="training parameter "
             "that the saved model does not hold, e.g. reg_lambda=1; may be repeated")  # fmt: skip
         add("--allow-inexact", action="store_true", help="answer even if the leaves do not "
@@ -43,13 +46,16 @@ class Explain:
         import tree_influence
         from influence.errors import InputError
         from tree_influence.run import feature_names
-        from tree_influence.tables import read_table, side_by_side, write_results
+        from tree_influence.tables import make_folder, read_table, side_by_side, write_results
 
         if args.top < 1:
             raise InputError(f"--top must be at least 1, got {args.top}.")
         params = parse_params(args.param)
+        if args.out is not None:
+            make_folder(args.out)
+        asked = read_table(args.queries, args.text, args.fill)
+        train = read_table(args.train, args.text, args.fill)
         model = load_model(args.model)
-        train, asked = (read_table(path, args.fill) for path in (args.train, args.queries))
         names = feature_names(model)
         run = _trace(model, names, train, params, args)
         X, y, facts = _queries(run, names, asked, args)

@@ -148,11 +148,15 @@ class TreeRun:
             *data: X, features as the model takes them, and y, the truth; both of n_queries rows.
         """
         if len(data) != 2:
-            raise InputError(f"Queries are X and y, got {len(data)} arguments.")
+            raise InputError(
+                f"Queries are X and y, got {len(data)} arguments. To explain what the model itself "
+                "says, pass y=run.predictions(X)."
+            )
         X, y = data
         features = self.adapter.features(_transform(self.prefix, X))
         leaves = self.adapter.leaves(features)
-        _check_lengths(leaves.shape[1], y, "queries")
+        _check_lengths(leaves.shape[1], y, "query")
+        _check_order(X, y)
         target = encode_target(y, self.classes, "query")
         return TreeQueries(leaves, target, _index(X, y))
 
@@ -214,6 +218,7 @@ def trace(
         raise InputError("The model has no trees, so no training row can have influenced it.")
     X = _transform(prefix, X_train)
     _check_lengths(_n_rows(X), y_train, "training")
+    _check_order(X_train, y_train)
     classes = adapter.classes
     if classes is not None and not adapter.knows_labels:
         classes = resolve_classes(classes, y_train)
@@ -325,6 +330,17 @@ def _check_lengths(n_rows: int, y: ArrayLike, what: str) -> None:
     if shape != (n_rows,):
         raise InputError(
             f"Expected one target for each of the {n_rows} {what} rows, got y of shape {shape}."
+        )
+
+
+def _check_order(X: Any, y: Any) -> None:
+    """Refuses pandas rows and targets that carry the same labels in another order."""
+    if not isinstance(X, pd.DataFrame) or not isinstance(y, pd.Series) or X.index.equals(y.index):
+        return
+    if X.index.is_unique and y.index.is_unique and y.index.isin(X.index).all():
+        raise InputError(
+            "X and y have the same index labels in another order; use y.loc[X.index], or "
+            "y.to_numpy() if their order is right as it is."
         )
 
 

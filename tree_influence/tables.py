@@ -12,24 +12,42 @@ from influence.errors import InputError, StorageError
 from influence.top import TopInfluence
 
 
-def read_table(path: str, fill: str | None = None) -> pd.DataFrame:
+def read_table(path: str, text: Sequence[str] = (), fill: str | None = None) -> pd.DataFrame:
     """A CSV (also compressed) or Parquet file, the kind read off its name.
 
     Args:
         path: The file.
+        text: CSV columns that are read as they are written, only empty fields as missing.
         fill: What to put where a column of text has no value; None leaves it missing.
     """
     try:
-        kind = pd.read_parquet if Path(path).suffix in (".parquet", ".pq") else pd.read_csv
-        table = kind(path)
-        if fill is not None:
-            text = table.select_dtypes(include=["object", "string", "category"]).columns
-            table[text] = table[text].astype(object).fillna(fill)
-        return table
+        if Path(path).suffix in (".parquet", ".pq"):
+            table = pd.read_parquet(path)
+        else:
+            table = pd.read_csv(path)
+            if text:
+                written = {"dtype": str, "keep_default_na": False, "na_values": [""]}
+                table[list(text)] = pd.read_csv(path, usecols=list(text), **written)[list(text)]
     except (OSError, ValueError, ImportError) as error:
         raise StorageError(
             f"Expected a CSV or Parquet file, but {path} cannot be read: {error}"
         ) from error
+    if table.empty:
+        raise InputError(f"Expected rows in {path}, but it has none.")
+    if fill is not None:
+        words = table.select_dtypes(include=["object", "string", "category"]).columns
+        table[words] = table[words].astype(object).fillna(fill)
+    return table
+
+
+def make_folder(path: str) -> None:
+    """Makes sure that results can be written, before any work."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+        (Path(path) / ".writable").touch()
+        (Path(path) / ".writable").unlink()
+    except OSError as error:
+        raise StorageError(f"Cannot write results to {path}: {error}") from error
 
 
 def take_column(table: Any, name: str, path: str) -> pd.Series:
@@ -95,13 +113,12 @@ def _short(value: Any) -> str:
 
 
 def write_results(folder: str, top: TopInfluence, queries: pd.DataFrame) -> list[Path]:
-    """Writes the ranking, the queries, the result itself and its provenance; returns the paths.
+    """Writes the ranking, the queries, the result itself and its provenance to a folder.
 
     The ranking goes to Parquet where pyarrow is installed, and to CSV always.
     """
     out = Path(folder)
     try:
-        out.mkdir(parents=True, exist_ok=True)
         frame = pd.concat(
             [top.proponents().assign(side="proponent"), top.opponents().assign(side="opponent")]
         )

@@ -72,12 +72,17 @@ def _check_name(
 
 def _run(command: Command, args: argparse.Namespace) -> int:
     try:
-        return command.run(args)
+        code = command.run(args)
+        sys.stdout.flush()
+        return code
     except InfluenceError as error:
         if args.debug:
             raise
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # the reader, say `head`, has seen enough
+        sys.stdout = None
+        return 0
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

@@ -1,6 +1,7 @@
 """`influence explain` and `influence quickstart`, as a person calls them."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -103,6 +104,27 @@ def test_mistakes_are_one_line_on_stderr(folder, change, says, capsys):
     assert captured.err.startswith("error: ")
     assert says in captured.err
     assert "Traceback" not in captured.err
+
+
+def test_categories_that_look_like_numbers_or_missing(tmp_path, capsys):
+    import lightgbm
+
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"zip": rng.choice(["01", "02", "None"], 90), "x": rng.normal(size=90)})
+    table["y"] = (table["x"] + (table["zip"] == "None") > 0.5).astype(int)
+    model = lightgbm.LGBMClassifier(n_estimators=5, min_child_samples=5, verbose=-1)
+    X: Any = table[["zip", "x"]].astype({"zip": "category"})
+    model.fit(X, table["y"]).booster_.save_model(tmp_path / "model.txt")
+    table.to_csv(tmp_path / "all.csv", index=False)
+    call = ["explain", str(tmp_path / "model.txt"), "--train", str(tmp_path / "all.csv")]
+    call += ["--target", "y", "--queries", str(tmp_path / "all.csv"), "--top", "1", "--quiet"]
+    assert main(call) == 2
+    assert main([*call, "--text", "zip"]) == 0
+    (tmp_path / "empty.csv").write_text("zip,x,y\n")
+    assert main([*call, "--queries", str(tmp_path / "empty.csv")]) == 2
+    assert "it has none" in capsys.readouterr().err
+    assert main([*call, "--out", str(tmp_path / "all.csv")]) == 2
+    assert "Cannot write results" in capsys.readouterr().err
 
 
 def test_rows_are_named_once(folder, capsys):

@@ -166,6 +166,16 @@ def test_bad_input_is_named(fitted, what):
         call()
 
 
+def test_the_same_labels_in_another_order_are_refused(framed):
+    model, X, y, X_test, y_test = framed
+    with pytest.raises(InputError, match="another order"):
+        trace(model, X, y.iloc[::-1])
+    run = trace(model, X, y.to_numpy())
+    with pytest.raises(InputError, match="another order"):
+        run.queries(X_test, y_test.iloc[::-1])
+    run.queries(X_test, y_test.reset_index(drop=True))
+
+
 def test_named_columns_must_match(framed):
     model, X, y, X_test, y_test = framed
     run = trace(model, X, y)
