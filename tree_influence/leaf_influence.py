@@ -15,7 +15,8 @@ from tree_influence.run import TreeQueries, TreeRun, trace
 
 Floats = NDArray[np.float64]
 
-VECTOR = 16  # queries swept side by side, at most: two cache lines of adjoints a row
+VECTOR = 32  # queries swept side by side, at most
+LANES = 8  # of which whole vectors are made
 
 
 class LeafInfluence(Attributor[TreeRun, TreeQueries]):
@@ -78,7 +79,8 @@ class LeafInfluence(Attributor[TreeRun, TreeQueries]):
         raw = replay.raw_after(queries.leaves)
         pull = replay.recipe.loss.derivatives(queries.target, raw).gradient  # (n_queries, K)
         n_parts = max(-(-queries.n_queries // VECTOR), min(n_threads(), queries.n_queries))
-        parts = list(blocks(queries.n_queries, -(-queries.n_queries // n_parts)))
+        lanes = -(-queries.n_queries // n_parts)
+        parts = list(blocks(queries.n_queries, -(-lanes // LANES) * LANES))
         n_rows, n_outputs = rows.stop - rows.start, pull.shape[1]
         out = [np.zeros((n_rows, part.stop - part.start)) for part in parts]
         adjoint = [np.zeros((n_rows, n_outputs, part.stop - part.start)) for part in parts]

@@ -13,6 +13,8 @@ Queries are the last axis of every array, so that the innermost loops are vector
 import numba
 import numpy as np
 
+ROWS = 256  # rows whose sums are collected at a time
+
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
 def sweep(leaf, query_leaf, rate, inverse, direct, slope, pull, adjoint, out):
@@ -32,7 +34,7 @@ def sweep(leaf, query_leaf, rate, inverse, direct, slope, pull, adjoint, out):
     n_rounds, n_train = leaf.shape
     n_steps, n_leaves, n_queries = inverse.shape[1], inverse.shape[2], len(pull)
     u = np.zeros((n_leaves, n_queries))
-    v = np.empty((n_leaves, n_queries))
+    v = np.empty((n_rounds, n_steps, n_leaves, n_queries))
     for j in range(n_train):
         u_leaf, a = u[leaf[n_rounds - 1, j]], adjoint[j]
         for q in range(n_queries):
@@ -43,26 +45,36 @@ def sweep(leaf, query_leaf, rate, inverse, direct, slope, pull, adjoint, out):
             u[query_leaf[r, q], q] += pull[q]
         u *= rate[r]
         for s in range(n_steps - 1, -1, -1):
+            step, by_score = v[r, s], slope[r, s]
             for node in range(n_leaves):
                 for q in range(n_queries):
-                    v[node, q] = u[node, q] * inverse[r, s, node]
-            by_weight, by_score = direct[r, s], slope[r, s]
-            if s > 0:
-                for j in range(n_train):
-                    v_leaf, u_leaf, a, o = v[here[j]], u[here[j]], adjoint[j], out[j]
-                    for q in range(n_queries):
-                        o[q] += v_leaf[q] * by_weight[j]
-                        a[q] -= v_leaf[q] * by_score[j]
-                        u_leaf[q] -= v_leaf[q] * by_score[j]
-            else:  # the last pass over this tree's rows already sums up the leaves before it
+                    step[node, q] = u[node, q] * inverse[r, s, node]
+            if s == 0:  # the last pass over this tree's rows already sums up the leaves before it
                 u[:] = 0
-                for j in range(n_train):
-                    v_leaf, u_leaf, a, o = v[here[j]], u[before[j]], adjoint[j], out[j]
+            summed = before if s == 0 else here
+            for j in range(n_train):
+                step_leaf, u_leaf, a = step[here[j]], u[summed[j]], adjoint[j]
+                for q in range(n_queries):
+                    lost = step_leaf[q] * by_score[j]
+                    a[q] -= lost
+                    u_leaf[q] += a[q] if s == 0 else -lost
+    _collect(leaf, v, direct, out)
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _collect(leaf, v, direct, out):
+    """out_j += v direct_j over all rounds and steps, a few rows at a time to stay in the cache."""
+    n_rounds, n_train = leaf.shape
+    n_steps, n_queries = v.shape[1], v.shape[3]
+    for first in range(0, n_train, ROWS):
+        last = min(first + ROWS, n_train)
+        for r in range(n_rounds - 1, -1, -1):
+            for s in range(n_steps - 1, -1, -1):
+                step, here, by_weight = v[r, s], leaf[r], direct[r, s]
+                for j in range(first, last):
+                    step_leaf, o = step[here[j]], out[j]
                     for q in range(n_queries):
-                        carried = a[q] - v_leaf[q] * by_score[j]
-                        o[q] += v_leaf[q] * by_weight[j]
-                        a[q] = carried
-                        u_leaf[q] += carried
+                        o[q] += step_leaf[q] * by_weight[j]
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
