@@ -33,7 +33,7 @@ class BoostIn(InnerProduct[TreeRun, TreeQueries]):
         shrunken_leaves: Put the shrunken leaf value in place of theta, as the published code does.
 
     Reference: Brophy, Hammoudeh, Lowd, "Adapting and Evaluating Influence-Estimation Methods for
-    Gradient-Boosted Decision Trees", JMLR 2023, section 4.3.
+    Gradient-Boosted Decision Trees", JMLR 2023.
     """
 
     factor_: LeafFactor

@@ -2,7 +2,7 @@
 
 Every kernel is a serial function compiled with `nogil`; functions without an underscore that are
 not compiled run theirs over blocks on a thread pool. Threads of our own instead of `prange`: they
-compile five times faster, need no OpenMP or TBB on the user's machine, and may be called from
+compile faster, need no OpenMP or TBB on the user's machine, and may be called from
 several threads at once. `numba.set_num_threads` and NUMBA_NUM_THREADS set their number; every
 output element is written by one block in one order, so results do not depend on it.
 """

@@ -41,8 +41,8 @@ class LeafInfluence(Attributor[TreeRun, TreeQueries]):
         through: "all" rows pass on a row's influence to later rounds, or only the row "self".
 
     Reference: Sharchilev et al., "Finding Influential Training Samples for Gradient Boosted
-    Decision Trees", ICML 2018, equations 8-11 (LeafInfluence, AllPoints and SinglePoint); there
-    forwards, O(T n^2) for all rows.
+    Decision Trees", ICML 2018 (LeafInfluence with the update sets AllPoints and SinglePoint; there
+    forwards, O(T n^2) for all rows).
     """
 
     def __init__(self, through: Literal["all", "self"] = "all") -> None:
