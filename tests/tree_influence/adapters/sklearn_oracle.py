@@ -2,7 +2,6 @@
 
 import numpy as np
 import pandas as pd
-from scipy.special import expit, softmax
 from sklearn.ensemble import (
     GradientBoostingClassifier,
     GradientBoostingRegressor,
@@ -10,6 +9,7 @@ from sklearn.ensemble import (
     HistGradientBoostingRegressor,
 )
 
+from tests.reference.derivatives import derivatives
 from tree_influence.adapters import parse
 
 TASKS = ["regression", "binary", "multiclass"]
@@ -71,16 +71,6 @@ def leaf_error(model, X, y, sample_weight=None):
         errors.append(recipe.learning_rate[t] * theta + recipe.folded[t] - stored)
         raw[:, k] += stored[leaves[t]]
     return np.abs(np.concatenate(errors)).max() / max(np.abs(ensemble.leaf_value).max(), 1e-300)
-
-
-def derivatives(raw, target, classifies):
-    if not classifies:
-        return raw - target[:, None], np.ones_like(raw)
-    if raw.shape[1] == 1:
-        p, one_hot = expit(raw), target[:, None]
-    else:
-        p, one_hot = softmax(raw, axis=1), target[:, None] == np.arange(raw.shape[1])
-    return p - one_hot, p * (1 - p)
 
 
 def check_parity(model, X):

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pandas as pd
 import xgboost
-from scipy.special import expit, softmax
 
+from tests.reference.derivatives import derivatives
 from tree_influence.adapters import parse
 
 VERSION = tuple(int(part) for part in xgboost.__version__.split(".")[:2])
@@ -95,13 +95,3 @@ def leaf_error(model, X, y, weight=None, params=None):
         offset += len(ids)
     assert offset == len(recipe.l2), "l2 needs one value for each leaf of each tree"
     return recipe, max(errors) / largest
-
-
-def derivatives(raw, target, classifies):
-    if not classifies:
-        return raw - target[:, None], np.ones_like(raw)
-    if raw.shape[1] == 1:
-        p, one_hot = expit(raw), target[:, None]
-    else:
-        p, one_hot = softmax(raw, axis=1), target[:, None] == np.arange(raw.shape[1])
-    return p - one_hot, p * (1 - p)
