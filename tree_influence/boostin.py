@@ -53,10 +53,10 @@ class BoostIn(InnerProduct[TreeRun, TreeQueries]):
             for place, r in enumerate(range(terms.rounds.start, terms.rounds.stop)):
                 trees = replay.trees(r)
                 for output, t in enumerate(range(trees.start, trees.stop)):
-                    columns = slice(None) if n_values > 1 else slice(output, output + 1)
+                    outputs = slice(None) if n_values > 1 else slice(output, output + 1)
                     values = np.zeros((run.n_train, n_values))
                     for s, gain in enumerate(_gains(replay, terms, place, t)):
-                        direct = terms.direct[place, s][:, columns]
+                        direct = terms.direct[place, s][:, outputs]
                         _add(gain, run.leaves[t], direct, values)
                     factor.set_values(t, replay.weight[:, None] * values)
         self.factor_ = factor
@@ -65,7 +65,8 @@ class BoostIn(InnerProduct[TreeRun, TreeQueries]):
         replay = self.run_.replay
         coefficient = np.empty((*queries.leaves.shape, replay.value.shape[2]))
         rounds = range(replay.ensemble.n_rounds)
-        for r, raw in zip(rounds, replay.raw_before(queries.leaves), strict=False):
+        before = replay.raw_before(queries.leaves, queries.offset)
+        for r, raw in zip(rounds, before, strict=False):
             gradient = replay.recipe.loss.derivatives(queries.target, raw).gradient
             if replay.ensemble.vector_leaves:
                 coefficient[r] = gradient
@@ -78,31 +79,39 @@ class BoostIn(InnerProduct[TreeRun, TreeQueries]):
 
 
 def _gains(replay: Replay, terms: RowTerms, place: int, t: int) -> list[Floats]:
-    """d(tree's contribution) / d(numerator of each step), shape (n_leaves[, n_values, n_values]).
+    """d(tree's contribution) / d(numerator of each step).
 
-    A step's effect passes through the later steps of the same tree, each of which loses
+    Of shape (n_leaves, n_values), or (n_leaves, n_values, n_values) with the full Hessian. A
+    step's effect passes through the later steps of the same tree, each of which loses
     inverse * sum_j slope_j of it.
     """
     rate, inverse = replay.recipe.learning_rate[t], replay.inverse[t]
-    passed = rate if inverse.ndim == 2 else rate * np.eye(inverse.shape[-1])
+    full = replay.recipe.full_hessian
+    passed = rate * np.eye(inverse.shape[-1]) if full else rate
     gains = [rate * inverse[-1]]
     for s in range(len(inverse) - 1, 0, -1):
-        lost = _lost(replay, terms, place, s, t)
-        if inverse.ndim == 2:
-            passed = passed * (1 - inverse[s] * lost)
-            gains.append(passed * inverse[s - 1])
-        else:
+        if full:
+            lost = _lost_coupled(replay, terms, place, s, t)
             passed = passed - passed @ inverse[s] @ lost
             gains.append(passed @ inverse[s - 1])
+        else:
+            passed = passed * (1 - inverse[s] * _lost(replay, terms, place, s, t))
+            gains.append(passed * inverse[s - 1])
     return gains[::-1]
 
 
 def _lost(replay: Replay, terms: RowTerms, place: int, s: int, t: int) -> Floats:
-    """Sum over each leaf's rows of d(numerator) / dF, shape (n_leaves[, n_values, n_values])."""
+    """Sum over each leaf's rows of d(numerator) / dF, shape (n_leaves, n_values)."""
     leaf, n_leaves = replay.leaves[t], replay.inverse.shape[2]
     slope = terms.slope[place, s]
-    if replay.inverse.ndim == 3:
-        return np.bincount(leaf, slope[:, 0], minlength=n_leaves).astype(np.float64)
+    sums = [np.bincount(leaf, column, minlength=n_leaves) for column in slope.T]
+    return np.column_stack(sums).astype(np.float64)
+
+
+def _lost_coupled(replay: Replay, terms: RowTerms, place: int, s: int, t: int) -> Floats:
+    """The same with the full Hessian, shape (n_leaves, n_values, n_values)."""
+    leaf, n_leaves = replay.leaves[t], replay.inverse.shape[2]
+    slope = terms.slope[place, s]
     p = replay.weight[:, None] * terms.coupling[place, s]
     k = slope.shape[1]
     lost = np.empty((n_leaves, k, k))
@@ -116,8 +125,8 @@ def _lost(replay: Replay, terms: RowTerms, place: int, s: int, t: int) -> Floats
 
 def _add(gain: Floats, leaf: NDArray[np.integer], direct: Floats, values: Floats) -> None:
     """values_j += gain of j's leaf times direct_j, both of shape (n_train, n_values)."""
-    if gain.ndim == 1:
-        values += gain[leaf][:, None] * direct
+    if gain.ndim == 2:
+        values += gain[leaf] * direct
         return
     for m in range(direct.shape[1]):
         values += gain[:, :, m][leaf] * direct[:, m, None]

@@ -76,7 +76,7 @@ class LeafInfluence(Attributor[TreeRun, TreeQueries]):
         With through="all" these must be all rows.
         """
         replay = self.run_.replay
-        raw = replay.raw_after(queries.leaves)
+        raw = replay.raw_after(queries.leaves, queries.offset)
         pull = replay.recipe.loss.derivatives(queries.target, raw).gradient  # (n_queries, K)
         n_parts = max(-(-queries.n_queries // VECTOR), min(n_threads(), queries.n_queries))
         lanes = -(-queries.n_queries // n_parts)
@@ -110,16 +110,20 @@ class LeafInfluence(Attributor[TreeRun, TreeQueries]):
         leaf = np.ascontiguousarray(replay.leaves[trees, rows])
         query_leaf = np.ascontiguousarray(query_leaf[trees])
         rate, inverse = replay.recipe.learning_rate[trees], replay.inverse[trees]
-        if pull.shape[1] == 1:
+        n_rounds, n_outputs = len(terms.direct), pull.shape[1]
+        if len(terms.coupling) == 0:
             sweep = sweep_kernels.sweep if self.through == "all" else sweep_kernels.sweep_own
-            sweep(
-                leaf, query_leaf, rate, inverse, terms.direct[:, :, rows, 0],
-                terms.slope[:, :, rows, 0], pull[:, 0].copy(), adjoint[:, 0], out,
-            )  # fmt: skip
+            for k in range(n_outputs):
+                own = slice(k % width, None, width)  # this output's tree of every round
+                value = k if replay.ensemble.vector_leaves else 0
+                sweep(
+                    leaf[own], query_leaf[own], rate[own], inverse[own, :, :, value],
+                    terms.direct[:, :, rows, k], terms.slope[:, :, rows, k], pull[:, k].copy(),
+                    adjoint[:, k], out,
+                )  # fmt: skip
             return
-        n_rounds = len(terms.direct)
-        if inverse.ndim == 3:
-            inverse = _on_diagonal(inverse.reshape(n_rounds, width, *inverse.shape[1:]))
+        if not replay.recipe.full_hessian:
+            inverse = _on_diagonal(inverse, n_rounds)
         sweep_kernels.sweep_coupled(
             leaf.reshape(n_rounds, width, -1), query_leaf.reshape(n_rounds, width, -1),
             rate.reshape(n_rounds, width), inverse, terms.direct[:, :, rows],
@@ -129,14 +133,17 @@ class LeafInfluence(Attributor[TreeRun, TreeQueries]):
         )  # fmt: skip
 
 
-def _on_diagonal(inverse: Floats) -> Floats:
-    """Inverses of a round's trees as diagonal matrices over the outputs.
+def _on_diagonal(inverse: Floats, n_rounds: int) -> Floats:
+    """Inverses of a round's leaves as diagonal matrices over the outputs.
 
     Args:
-        inverse: Shape (n_rounds, n_outputs, n_steps, n_leaves).
+        inverse: Shape (n_trees, n_steps, n_leaves, n_values).
+        n_rounds: Number of rounds the trees belong to.
 
     Returns:
         Shape (n_rounds, n_steps, n_leaves, n_outputs, n_outputs).
     """
-    per_output = inverse.transpose(0, 2, 3, 1)
-    return per_output[..., None] * np.eye(inverse.shape[1])
+    n_steps, n_leaves = inverse.shape[1:3]
+    by_round = inverse.reshape(n_rounds, -1, n_steps, n_leaves, inverse.shape[3])
+    per_output = by_round.transpose(0, 2, 3, 1, 4).reshape(n_rounds, n_steps, n_leaves, -1)
+    return per_output[..., None] * np.eye(per_output.shape[-1])

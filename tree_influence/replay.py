@@ -8,8 +8,10 @@
 | k | outputs; v values of a leaf: 1, or one for each output (`vector_leaves`) |
 
 A tree adds learning_rate * V to the raw score, where V is the sum of its Newton steps
-theta = -G / (H + l2), each taken at F + V so far. Everything later (BoostIn, LeafInfluence) needs
-only two numbers for each row and step, the derivatives of the step's numerator
+theta = -G / (H + l2), each taken at F + V so far. With l1 the numerator is G moved towards 0 by l1;
+a step longer than max_step is cut there. Leaves that l1 holds at 0 or that were cut do not move
+with their rows: their inverse is 0. Everything later (BoostIn, LeafInfluence) needs only two
+numbers for each row and step, the derivatives of the step's numerator
 
     -(G + theta (H + l2))  by w_j:  -(g_j + theta h~_j)            `direct`
                            by F_j:  -w_j (dg_j + theta dh~_j)      `slope`, times p where coupled
@@ -19,7 +21,6 @@ which `backwards` gives from the last round to the first, a few rounds at a time
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,7 @@ from numpy.typing import NDArray
 from influence.errors import NotYetSupportedError
 from tree_influence.adapters.base import LeafRecipe
 from tree_influence.ensemble import TreeEnsemble
-from tree_influence.losses import Derivatives
+from tree_influence.losses import Derivatives, Softmax
 
 Floats = NDArray[np.float64]
 
@@ -58,8 +59,8 @@ class RowTerms:
         rounds: Which rounds.
         direct: g_j + theta h~_j, shape (n_rounds, n_steps, n_train, n_outputs).
         slope: Same shape. Uncoupled: w_j (dg_j/dF + theta dh~_j/dF). Coupled: what multiplies
-            p_k (1[k=m] - p_m), that is 1 + theta_k phi (1 - 2 p_k), or 1 + theta_k - p.theta with
-            the full Hessian.
+            p_k (1[k=m] - p_m), that is 1 + theta_k dh~_k/dp_k, or 1 + theta_k - p.theta with the
+            full Hessian.
         coupling: p, same shape; no rounds where outputs do not mix.
     """
 
@@ -80,9 +81,8 @@ class Replay:
         target: Encoded target, shape (n_train,).
         weight: Row weights, shape (n_train,).
         theta: Newton steps as taken, shape (n_trees, n_steps, n_leaves, n_values).
-        inverse: Inverse of H + l2 of each step, times the share of it taken, shape
-            (n_trees, n_steps, n_leaves), or with the full Hessian
-            (n_trees, n_steps, n_leaves, n_outputs, n_outputs).
+        inverse: Inverse of H + l2 of each step, times the share of it taken, same shape as theta,
+            or with the full Hessian (n_trees, n_steps, n_leaves, n_outputs, n_outputs).
         value: learning_rate * V of each leaf, shape (n_trees, n_leaves, n_values).
         raw: Raw scores of the training rows after the last round, shape (n_train, n_outputs).
         error: Recomputed against stored leaves.
@@ -103,18 +103,24 @@ class Replay:
         """The trees of round r."""
         return slice(r * self.ensemble.trees_per_round, (r + 1) * self.ensemble.trees_per_round)
 
-    def raw_before(self, leaves: NDArray[np.integer]) -> Iterator[Floats]:
-        """Raw scores before each round and after the last, each of shape (n_rows, n_outputs)."""
-        raw = np.tile(self.recipe.start, (leaves.shape[1], 1))
+    def raw_before(self, leaves: NDArray[np.integer], offset: Floats) -> Iterator[Floats]:
+        """Raw scores before each round and after the last, each of shape (n_rows, n_outputs).
+
+        Args:
+            leaves: Shape (n_trees, n_rows).
+            offset: What each row's score starts from besides the common start, shape
+                (n_rows, n_outputs).
+        """
+        raw = self.recipe.start + offset
         for r in range(self.ensemble.n_rounds):
             yield raw
             raw = raw + spread(self.value[self.trees(r)], leaves[self.trees(r)])
         yield raw
 
-    def raw_after(self, leaves: NDArray[np.integer]) -> Floats:
+    def raw_after(self, leaves: NDArray[np.integer], offset: Floats) -> Floats:
         """Raw scores after the last round, shape (n_rows, n_outputs)."""
         raw = np.empty(0)
-        for reached in self.raw_before(leaves):
+        for reached in self.raw_before(leaves, offset):
             raw = reached
         return raw
 
@@ -124,8 +130,8 @@ class Replay:
         Args:
             shrunken: Put learning_rate * theta in place of theta in `direct`.
         """
-        n_outputs, n_train = self.raw.shape[1], len(self.target)
-        coupled = n_outputs > 1
+        n_train, n_outputs = self.raw.shape
+        coupled = isinstance(self.recipe.loss, Softmax)
         n_arrays = 3 if coupled else 2
         size = CHUNK_BYTES // (8 * n_arrays * self.recipe.n_steps * n_train * n_outputs)
         raw = self.raw
@@ -162,12 +168,11 @@ class Replay:
             p = _probabilities(at)
             centred = theta - (p * theta).sum(axis=1, keepdims=True)
             return at.gradient + factor * p * centred, 1 + centred, p
-        phi = self.recipe.hessian_scale
-        direct = at.gradient + factor * phi * theta * at.curvature
+        direct = at.gradient + factor * theta * at.hessian
         if at.coupling is None:
-            slope = self.weight[:, None] * (at.curvature + phi * theta * at.third)
+            slope = self.weight[:, None] * (at.curvature + theta * at.hessian_slope)
             return direct, slope, None
-        return direct, 1 + phi * theta * (1 - 2 * at.coupling), at.coupling
+        return direct, 1 + theta * at.hessian_slope, at.coupling
 
 
 def replay_boosting(
@@ -176,6 +181,7 @@ def replay_boosting(
     leaves: NDArray[np.integer],
     target: Floats,
     weight: Floats,
+    offset: Floats,
 ) -> Replay:
     """Replays the boosting, on its own leaf values if they are the stored ones, else on the stored.
 
@@ -183,6 +189,15 @@ def replay_boosting(
     rows alone, so that derivatives are those of a refit to rounding. Where it does not (row
     subsampling, bounds), each round starts from the scores the model really had, its leaves keep
     their stored values, and the error says how far the formula is from them.
+
+    Args:
+        ensemble: The trees.
+        recipe: How their leaves were computed.
+        leaves: Leaf of each training row, shape (n_trees, n_train).
+        target: Encoded target, shape (n_train,).
+        weight: Row weights, shape (n_train,).
+        offset: What each row's score starts from besides the common start, shape
+            (n_train, n_outputs).
     """
     if recipe.full_hessian and (recipe.l2 <= 0).any():
         raise NotYetSupportedError(
@@ -195,11 +210,16 @@ def replay_boosting(
             "answered yet; train with one leaf iteration."
         )
     stored = _stored(ensemble, recipe)
+    begun = Replay(
+        ensemble, recipe, leaves, target, weight,
+        theta=np.empty(0), inverse=np.empty(0), value=stored, raw=recipe.start + offset,
+        error=LeafError(0.0, 0.0),
+    )  # fmt: skip
     if not recipe.inexact_because:
-        own = _forward(ensemble, recipe, leaves, target, weight, stored, keep_stored=False)
+        own = _forward(begun, keep_stored=False)
         if own.error.largest <= EXACT:
             return own
-    return _forward(ensemble, recipe, leaves, target, weight, stored, keep_stored=True)
+    return _forward(begun, keep_stored=True)
 
 
 def spread(values: Floats, leaves: NDArray[np.integer]) -> Floats:
@@ -227,37 +247,31 @@ def _stored(ensemble: TreeEnsemble, recipe: LeafRecipe) -> Floats:
     return padded
 
 
-def _forward(
-    ensemble: TreeEnsemble,
-    recipe: LeafRecipe,
-    leaves: NDArray[np.integer],
-    target: Floats,
-    weight: Floats,
-    stored: Floats,
-    keep_stored: bool,
-) -> Replay:
+def _forward(begun: Replay, keep_stored: bool) -> Replay:
+    """The replay from its start: `begun` holds the stored values and the first raw scores."""
+    recipe, leaves, stored = begun.recipe, begun.leaves, begun.value
     n_trees, n_leaves, n_values = stored.shape
-    full = (n_values, n_values) if recipe.full_hessian else ()
+    full = (n_values,) if recipe.full_hessian else ()
     rate = recipe.learning_rate[:, None, None]
     error = np.zeros_like(stored)
-    done = Replay(
-        ensemble, recipe, leaves, target, weight,
+    done = replace(
+        begun,
         theta=np.zeros((n_trees, recipe.n_steps, n_leaves, n_values)),
-        inverse=np.zeros((n_trees, recipe.n_steps, n_leaves, *full)),
+        inverse=np.zeros((n_trees, recipe.n_steps, n_leaves, n_values, *full)),
         value=stored.copy(),
-        raw=np.tile(recipe.start, (len(target), 1)),
-        error=LeafError(0.0, 0.0),
-    )  # fmt: skip
-    for r in range(ensemble.n_rounds):
+        raw=begun.raw.copy(),
+    )
+    for r in range(begun.ensemble.n_rounds):
         trees = done.trees(r)
         for s in range(recipe.n_steps):
             inside = done.raw
             if s > 0:
                 inside = inside + spread(done.theta[trees, :s].sum(axis=1), leaves[trees])
-            at = recipe.loss.derivatives(target, inside)
+            at = recipe.loss.derivatives(done.target, inside)
             for output, t in enumerate(range(trees.start, trees.stop)):
                 share = 1.0 if recipe.taken is None else recipe.taken[t, s]
-                theta, inverse = _newton_step(done, t, output, at)
+                outputs = slice(None) if n_values > 1 else slice(output, output + 1)
+                theta, inverse = _newton_step(done, t, outputs, at)
                 done.theta[t, s], done.inverse[t, s] = share * theta, share * inverse
         found = rate[trees] * done.theta[trees].sum(axis=1)
         error[trees] = np.divide(found - stored[trees], rate[trees])
@@ -269,7 +283,7 @@ def _forward(
     return replace(done, error=_leaf_error(done, error, stored / rate))
 
 
-def _newton_step(done: Replay, t: int, output: int, at: Derivatives) -> tuple[Any, Any]:
+def _newton_step(done: Replay, t: int, outputs: slice, at: Derivatives) -> tuple[Floats, Floats]:
     """theta of each leaf of tree t, shape (n_leaves, n_values), and the inverse of H + l2."""
     recipe, leaf, weight = done.recipe, done.leaves[t], done.weight
     n_leaves = done.theta.shape[2]
@@ -278,22 +292,25 @@ def _newton_step(done: Replay, t: int, output: int, at: Derivatives) -> tuple[An
     l2[: last - first] = recipe.l2[first:last]
 
     def total(rows: Floats) -> Floats:
-        return np.bincount(leaf, weight * rows, minlength=n_leaves).astype(np.float64)
+        sums = [np.bincount(leaf, weight * column, minlength=n_leaves) for column in rows.T]
+        return np.column_stack(sums).astype(np.float64)
 
+    gradient = total(at.gradient[:, outputs])
     if not recipe.full_hessian:
-        denominator = recipe.hessian_scale * total(at.curvature[:, output]) + l2
-        inverse = np.zeros(n_leaves)
+        denominator = total(at.hessian[:, outputs]) + l2[:, None]
+        inverse = np.zeros_like(denominator)
         np.divide(1.0, denominator, out=inverse, where=denominator > 0)
-        return (-total(at.gradient[:, output]) * inverse)[:, None], inverse
+        gradient -= np.clip(gradient, -recipe.l1, recipe.l1)
+        theta = -gradient * inverse
+        moves = (np.abs(theta) <= recipe.max_step) & ((recipe.l1 == 0) | (gradient != 0))
+        return theta.clip(-recipe.max_step, recipe.max_step), np.where(moves, inverse, 0.0)
     p = _probabilities(at)
     k = p.shape[1]
-    gradient = np.column_stack([total(at.gradient[:, m]) for m in range(k)])
     hessian = np.zeros((n_leaves, k, k))
     for m in range(k):
-        for o in range(m, k):
-            hessian[:, m, o] = total(p[:, m] * ((m == o) - p[:, o]))
-            hessian[:, o, m] = hessian[:, m, o]
-    inverse = np.linalg.inv(hessian + l2[:, None, None] * np.eye(k))
+        centred = total(p[:, [m]] * ((np.arange(k) == m) - p))  # (n_leaves, k)
+        hessian[:, m] = centred
+    inverse = np.asarray(np.linalg.inv(hessian + l2[:, None, None] * np.eye(k)), dtype=np.float64)
     return -np.einsum("lmo,lo->lm", inverse, gradient), inverse
 
 

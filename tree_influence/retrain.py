@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from influence.change import Change, Relabelled, Reordered, Reweighted, Without
 from influence.errors import UnsupportedChangeError
+from tree_influence.rows import plain, take
 from tree_influence.run import TreeRun
 from tree_influence.target import encode_target
 
@@ -25,14 +25,12 @@ class Retrainer:
 
     Attributes:
         run: The traced model; its recipe is trained again, its Pipeline steps included.
-        X: Query features as the user gave them.
-        y: Query truth as the user gave it.
+        queries: Query features and truth as the user gave them.
         base: Loss of each query after retraining on all rows, shape (n_queries,).
     """
 
     run: TreeRun
-    X: Any
-    y: Any
+    queries: tuple[Any, ...]
     base: Floats
 
     def __call__(self, change: Change) -> Floats:
@@ -47,14 +45,17 @@ class Retrainer:
         weight = run.sample_weight
         if isinstance(change, Reweighted):
             weight = multipliers * (1.0 if weight is None else weight)
-        X, y = _rows(run.X, kept), target[kept]
+        offset = run.given_offset
+        X, y = take(run.X, kept), target[kept]
         prefix = _unfitted(run.prefix)
         if prefix is not None:
             X = prefix.fit_transform(X, y)
-        adapter = run.adapter.refit(X, y, None if weight is None else weight[kept])
-        queries = self.X if prefix is None else prefix.transform(self.X)
-        raw = adapter.ensemble.raw(adapter.leaves(adapter.features(queries)))
-        return run.replay.recipe.loss.value(encode_target(self.y, run.classes, "query"), raw)
+        adapter = run.adapter.refit(
+            plain(X), y, None if weight is None else weight[kept],
+            None if offset is None else offset[kept],
+        )  # fmt: skip
+        retrained = replace(run, adapter=adapter, prefix=prefix)
+        return retrained.losses(retrained.queries(*self.queries))
 
     def _changed(self, change: Change) -> tuple[Floats, NDArray[np.generic]]:
         """Weight multipliers and training target after the change, both of shape (n_train,)."""
@@ -66,7 +67,9 @@ class Retrainer:
                 "Reweighted and Relabelled."
             )
         if isinstance(change, Relabelled):
-            target = encode_target(change.apply(run.y), run.classes, "changed")
+            target = encode_target(
+                change.apply(run.y), run.classes, "changed", run.adapter.n_targets
+            )
         else:
             multipliers = 1.0 - change.removed(run.n_train)
         if run.classes is not None and run.adapter.knows_labels:
@@ -74,25 +77,22 @@ class Retrainer:
         return multipliers, target
 
 
-def retrainer(run: TreeRun, X_test: Any, y_test: Any) -> Callable[[Change], Floats]:
+def retrainer(run: TreeRun, X_test: Any, y_test: Any = None) -> Callable[[Change], Floats]:
     """The real effects of changes on the losses of queries.
 
     Args:
         run: A traced model.
-        X_test: Query features.
+        X_test: Query features, or the library's own container, which holds the truth too.
         y_test: Query truth, shape (n_queries,).
 
     Returns:
         A function from a Change (Without, Reweighted, Relabelled) to effects, shape (n_queries,).
         One training for each call, and one here.
     """
-    queries = run.queries(X_test, y_test)  # refuses bad queries before any training
-    unchanged = Retrainer(run, X_test, y_test, base=np.zeros(queries.n_queries))
+    asked = (X_test,) if y_test is None else (X_test, y_test)
+    queries = run.queries(*asked)  # refuses bad queries before any training
+    unchanged = Retrainer(run, asked, base=np.zeros(queries.n_queries))
     return replace(unchanged, base=unchanged.losses(Without([])))
-
-
-def _rows(X: Any, rows: NDArray[np.int64]) -> Any:
-    return X.iloc[rows] if isinstance(X, pd.DataFrame) else np.asarray(X)[rows]
 
 
 def _unfitted(prefix: Any) -> Any:

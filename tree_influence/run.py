@@ -11,18 +11,16 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse import issparse
 
 from influence.errors import (
     InputError,
-    NotYetSupportedError,
-    ParityError,
     TrainingDataError,
     UnsupportedModelError,
 )
 from influence.run import fingerprint
 from tree_influence import adapters
-from tree_influence.adapters.base import Adapter, LeafRecipe
+from tree_influence.adapters.base import Adapter, DataSet, LeafRecipe
+from tree_influence.reading import read_rows, row_labels, unpack
 from tree_influence.replay import Replay, replay_boosting
 from tree_influence.target import check_weight, encode_target, resolve_classes
 
@@ -30,8 +28,6 @@ Floats = NDArray[np.float64]
 
 INEXACT = 0.1  # median leaf error, in leaf scales, above which a run is refused
 UNEXPLAINED = 0.01  # largest leaf error allowed where the model's settings give no reason for any
-RAW_TOLERANCE = 1e-5  # XGBoost and CatBoost sum float32
-LEAF_SAMPLE = 10_000  # rows whose leaves are compared; raw scores are compared on all
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,12 +36,14 @@ class TreeQueries:
 
     Attributes:
         leaves: Leaf of each query, shape (n_trees, n_queries).
-        target: Encoded target, shape (n_queries,).
+        target: Encoded target, shape (n_queries,) or (n_queries, n_targets).
+        offset: Raw score besides bias and trees, shape (n_queries, n_outputs).
         index: The caller's labels of the queries.
     """
 
     leaves: NDArray[np.integer]
     target: Floats
+    offset: Floats
     index: pd.Index
 
     @property
@@ -53,7 +51,9 @@ class TreeQueries:
         return len(self.target)
 
     def __getitem__(self, block: slice) -> Self:
-        return type(self)(self.leaves[:, block], self.target[block], self.index[block])
+        return type(self)(
+            self.leaves[:, block], self.target[block], self.offset[block], self.index[block]
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,9 +67,11 @@ class TreeRun:
         y: Training target as the user gave it, shape (n_train,).
         sample_weight: As the user gave it, shape (n_train,), or None.
         classes: Labels in the order of the outputs; None for regression.
-        target: Encoded target, shape (n_train,).
+        target: Encoded target, shape (n_train,) or (n_train, n_targets).
         weight: Weight of each row in the leaf sums, shape (n_train,).
         leaves: Leaf of each row, shape (n_trees, n_train).
+        offset: Raw score besides bias and trees, shape (n_train, n_outputs).
+        given_offset: The part of it that came in a container of the library, or None.
         train_index: The caller's labels of the training rows.
     """
 
@@ -82,6 +84,8 @@ class TreeRun:
     target: Floats
     weight: Floats
     leaves: NDArray[np.integer]
+    offset: Floats
+    given_offset: Floats | None
     train_index: pd.Index
     _replay: Replay | UnsupportedModelError = field(repr=False)
 
@@ -120,12 +124,12 @@ class TreeRun:
         parts: list[Any] = [
             self.adapter.library, ensemble.feature, ensemble.threshold, ensemble.children,
             ensemble.missing, ensemble.categories, ensemble.leaf_value, ensemble.bias,
-            self.leaves, self.target, self.weight,
+            self.leaves, self.target, self.weight, self.offset,
         ]  # fmt: skip
         if isinstance(self._replay, Replay):
             recipe = self._replay.recipe
             parts += [recipe.learning_rate, recipe.l2, recipe.start]
-            parts.append(f"{recipe.loss!r} {recipe.hessian_scale} {recipe.n_steps}")
+            parts.append(f"{recipe.loss!r} {recipe.l1} {recipe.max_step} {recipe.n_steps}")
         return fingerprint(*parts)
 
     @property
@@ -146,42 +150,43 @@ class TreeRun:
 
         Args:
             *data: X, features as the model takes them, and y, the truth; both of n_queries rows.
+                Or the library's own container (Dataset, DMatrix, Pool), which holds both.
         """
-        if len(data) != 2:
-            raise InputError(
-                f"Queries are X and y, got {len(data)} arguments. To explain what the model itself "
-                "says, pass y=run.predictions(X)."
-            )
-        X, y = data
-        features = self.adapter.features(_transform(self.prefix, X))
-        leaves = self.adapter.leaves(features)
-        _check_lengths(leaves.shape[1], y, "query")
-        _check_order(X, y)
-        target = encode_target(y, self.classes, "query")
-        return TreeQueries(leaves, target, _index(X, y))
+        if len(data) not in (1, 2):
+            raise InputError(f"Queries are X and y, got {len(data)} arguments.")
+        rows = unpack(self.adapter, data[0], data[1] if len(data) == 2 else None, None, "query")
+        leaves, offset = read_rows(self.adapter, self.prefix, rows, checked=False)
+        target = encode_target(rows.y, self.classes, "query", self.adapter.n_targets)
+        return TreeQueries(leaves, target, offset, row_labels(*data, n=len(target)))
 
     def train_queries(self) -> TreeQueries:
         """The training rows as queries."""
-        return TreeQueries(self.leaves, self.target, self.train_index)
+        return TreeQueries(self.leaves, self.target, self.offset, self.train_index)
 
     def predictions(self, X: Any) -> NDArray[np.generic]:
-        """What the model says of these rows: values, or the most likely labels, shape (n_rows,)."""
-        features = self.adapter.features(_transform(self.prefix, X))
-        raw = self.adapter.ensemble.raw(self.adapter.leaves(features))
+        """What the model says of these rows before any link function, or the most likely labels.
+
+        Returns:
+            Shape (n_rows,), or (n_rows, n_targets) for several targets.
+        """
+        leaves, offset = read_rows(
+            self.adapter, self.prefix, DataSet(X, np.empty(0)), checked=False
+        )
+        raw = self.adapter.ensemble.raw(leaves) + offset
         if self.classes is None:
-            return raw[:, 0]
+            return raw if self.adapter.n_targets > 1 else raw[:, 0]
         return self.classes[raw.argmax(axis=1) if raw.shape[1] > 1 else (raw[:, 0] > 0).astype(int)]
 
     def losses(self, queries: TreeQueries) -> Floats:
         """Loss of each query as trained, per row and unweighted, shape (n_queries,)."""
-        raw = self.adapter.ensemble.raw(queries.leaves)
-        return self.replay.recipe.loss.value(queries.target, raw)
+        raw = self.adapter.ensemble.raw(queries.leaves) + queries.offset
+        return self.adapter.loss().value(queries.target, raw)
 
 
 def trace(
     model: Any,
     X_train: Any,
-    y_train: ArrayLike,
+    y_train: ArrayLike | None = None,
     sample_weight: ArrayLike | None = None,
     params: Mapping[str, Any] | None = None,
     *,
@@ -195,8 +200,10 @@ def trace(
     Args:
         model: Fitted LightGBM, XGBoost, CatBoost or scikit-learn boosting estimator, a Pipeline
             that ends in one, a native Booster, or the path of a saved model.
-        X_train: Training features, in the order of y_train.
-        y_train: Training target, shape (n_train,).
+        X_train: Training features, in the order of y_train: an array, a scipy sparse matrix, or a
+            pandas, Arrow or polars table. Or the Dataset, DMatrix or Pool the model was trained on,
+            which holds target, weights and starting scores too.
+        y_train: Training target, shape (n_train,); (n_train, n_targets) for several.
         sample_weight: Sample weights the model was fitted with, shape (n_train,).
         params: Training parameters a saved model does not hold (XGBoost: reg_lambda,
             learning_rate, missing).
@@ -216,34 +223,36 @@ def trace(
     adapter = adapters.parse(last, dict(params or {}))
     if adapter.ensemble.n_trees == 0:
         raise InputError("The model has no trees, so no training row can have influenced it.")
-    X = _transform(prefix, X_train)
-    _check_lengths(_n_rows(X), y_train, "training")
-    _check_order(X_train, y_train)
+    rows = unpack(adapter, X_train, y_train, sample_weight, "training")
     classes = adapter.classes
     if classes is not None and not adapter.knows_labels:
-        classes = resolve_classes(classes, y_train)
-    target = encode_target(y_train, classes, "training")
-    weights = None if sample_weight is None else check_weight(sample_weight, len(target))
-    features = adapter.features(X)
-    leaves = adapter.leaves(features)
-    _check_parity(adapter, features, leaves)
-    weight = adapter.row_weights(features, target, weights)
-    replay = _replay_or_reason(adapter, features, leaves, target, weight)
+        classes = resolve_classes(classes, rows.y)
+    target = encode_target(rows.y, classes, "training", adapter.n_targets)
+    weights = rows.sample_weight
+    weights = None if weights is None else check_weight(weights, len(target))
+    leaves, offset = read_rows(adapter, prefix, rows, checked=True)
+    weight = adapter.row_weights(target, weights)
+    replay = _replay_or_reason(adapter, leaves, target, weight, rows.offset, offset)
     if isinstance(replay, Replay) and not allow_inexact:
         _check_leaves(replay)
     return TreeRun(
-        adapter, prefix, X_train, np.asarray(y_train), weights, classes, target, weight, leaves,
-        _index(X_train, y_train), replay,
+        adapter, prefix, rows.X, np.asarray(rows.y), weights, classes, target, weight, leaves,
+        offset, rows.offset, row_labels(X_train, y_train, n=len(target)), replay,
     )  # fmt: skip
 
 
 def _replay_or_reason(
-    adapter: Adapter, features: Any, leaves: NDArray[np.integer], target: Floats, weight: Floats
+    adapter: Adapter,
+    leaves: NDArray[np.integer],
+    target: Floats,
+    weight: Floats,
+    given_offset: Floats | None,
+    offset: Floats,
 ) -> Replay | UnsupportedModelError:
     """The replay, or why there is none: kept, since other methods can still answer."""
     try:
-        recipe: LeafRecipe = adapter.recipe(features, target, weight)
-        return replay_boosting(adapter.ensemble, recipe, leaves, target, weight)
+        recipe: LeafRecipe = adapter.recipe(leaves, target, weight, given_offset)
+        return replay_boosting(adapter.ensemble, recipe, leaves, target, weight, offset)
     except UnsupportedModelError as reason:
         return reason
 
@@ -266,89 +275,12 @@ def _check_leaves(replay: Replay) -> None:
     )
 
 
-def _check_parity(adapter: Adapter, features: Any, leaves: NDArray[np.integer]) -> None:
-    """Our raw scores against the library's on all rows, and leaves on evenly spaced ones."""
-    ours, theirs = adapter.ensemble.raw(leaves), adapter.library_raw(features)
-    gap = np.abs(ours - theirs).max(axis=1)
-    leaf = float(np.abs(adapter.ensemble.leaf_value).max(initial=0.0))
-    allowed = RAW_TOLERANCE * max(leaf, float(np.abs(theirs).max(initial=0.0)))
-    worst = int(np.argmax(gap)) if len(gap) else 0
-    if len(gap) and not gap[worst] <= allowed:
-        raise ParityError(
-            f"Expected the raw predictions of {adapter.library}, but row {worst} differs: the "
-            f"library says {theirs[worst]}, the parsed trees say {ours[worst]}. Please report "
-            "this with the model."
-        )
-    sample = np.unique(np.linspace(0, len(gap) - 1, min(len(gap), LEAF_SAMPLE)).astype(np.int64))
-    labels = adapter.library_leaves(_take(features, sample))
-    if labels is None:
-        return
-    differs = (labels != adapter.ensemble.labels(leaves[:, sample])).any(axis=1)
-    if differs.any():
-        raise ParityError(
-            f"Expected the leaves of {adapter.library}, but row {int(sample[differs][0])} falls "
-            "into another leaf than the library says. Please report this with the model."
-        )
-
-
 def _split_pipeline(model: Any) -> tuple[Any, Any]:
     """The fitted earlier steps of a Pipeline (None if there are none) and its last step."""
     pipeline = sys.modules.get("sklearn.pipeline")
     if pipeline is None or not isinstance(model, pipeline.Pipeline):
         return None, model
     return (model[:-1] if len(model) > 1 else None), model[-1]
-
-
-def _transform(prefix: Any, X: Any) -> Any:
-    """Rows as the model itself sees them, after the earlier steps of a Pipeline."""
-    inner = X if prefix is None else prefix.transform(X)
-    if issparse(inner):
-        raise NotYetSupportedError(
-            "Expected dense features, got a scipy sparse matrix; use .toarray(), or "
-            "sparse_output=False in the Pipeline's encoder."
-        )
-    if len(getattr(inner, "shape", ())) != 2:
-        raise InputError(
-            f"Features must be a table of two dimensions, got {type(X).__name__} of shape "
-            f"{getattr(inner, 'shape', None)}; one row is X[[0]] or X.iloc[[0]]."
-        )
-    return inner
-
-
-def _take(features: Any, rows: NDArray[np.int64]) -> Any:
-    return features.iloc[rows] if isinstance(features, pd.DataFrame) else features[rows]
-
-
-def _n_rows(X: Any) -> int:
-    return X.shape[0]
-
-
-def _check_lengths(n_rows: int, y: ArrayLike, what: str) -> None:
-    shape = np.shape(y)
-    if n_rows == 0:
-        raise InputError(f"Expected at least one of the {what} rows, got none.")
-    if shape != (n_rows,):
-        raise InputError(
-            f"Expected one target for each of the {n_rows} {what} rows, got y of shape {shape}."
-        )
-
-
-def _check_order(X: Any, y: Any) -> None:
-    """Refuses pandas rows and targets that carry the same labels in another order."""
-    if not isinstance(X, pd.DataFrame) or not isinstance(y, pd.Series) or X.index.equals(y.index):
-        return
-    if X.index.is_unique and y.index.is_unique and y.index.isin(X.index).all():
-        raise InputError(
-            "X and y have the same index labels in another order; use y.loc[X.index], or "
-            "y.to_numpy() if their order is right as it is."
-        )
-
-
-def _index(X: Any, y: Any) -> pd.Index:
-    for table in (X, y):
-        if isinstance(table, pd.DataFrame | pd.Series):
-            return table.index
-    return pd.RangeIndex(len(np.asarray(y)))
 
 
 def _version(package: str) -> str:

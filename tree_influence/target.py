@@ -23,13 +23,14 @@ def resolve_classes(numbers: Labels, y: ArrayLike) -> Labels:
     return numbers
 
 
-def encode_target(y: ArrayLike, classes: Labels | None, what: str) -> Floats:
+def encode_target(y: ArrayLike, classes: Labels | None, what: str, n_targets: int = 1) -> Floats:
     """Values for regression, positions in `classes` for classification, shape (n_rows,).
 
     Args:
         y: Target as the user gives it.
         classes: Labels in the order of the model's outputs; None for regression.
         what: Which rows these are, for messages.
+        n_targets: Columns of y; where more than 1, the result is of shape (n_rows, n_targets).
     """
     labels = np.asarray(y)
     if classes is None:
@@ -39,8 +40,9 @@ def encode_target(y: ArrayLike, classes: Labels | None, what: str) -> Floats:
             raise InputError(
                 f"The model predicts numbers, but the {what} target has dtype {labels.dtype}."
             ) from error
-        if not np.isfinite(target).all():
-            row = int(np.flatnonzero(~np.isfinite(target))[0])
+        finite = np.isfinite(target.reshape(len(target), n_targets)).all(axis=1)
+        if not finite.all():
+            row = int(finite.argmin())
             raise InputError(f"The {what} target must be finite, but row {row} is {target[row]}.")
         return target
     if labels.dtype.kind == "b" and classes.dtype.kind in "iuf":

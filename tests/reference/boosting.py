@@ -11,7 +11,7 @@ import numpy as np
 
 @dataclass
 class Boosting:
-    loss: str  # "squared", "logistic", "softmax"
+    loss: str  # "squared", "logistic", "one_vs_all", "softmax", "poisson"
     n_outputs: int
     leaves: np.ndarray  # (n_rounds, n_trees, n_train); n_trees = n_outputs, or 1 if vector leaves
     n_leaves: int
@@ -21,7 +21,15 @@ class Boosting:
     target: np.ndarray
     hessian_scale: float = 1.0
     n_steps: int = 1
-    full: bool = False
+    full: bool = False  # vector leaves that solve the full Hessian
+    vector: bool = False  # vector leaves, each output on its own
+    l1: float = 0.0
+    max_step: float = np.inf
+    offset: np.ndarray | float = 0.0  # of the training rows, (n_train, n_outputs)
+
+    @property
+    def n_values(self):
+        return self.n_outputs if self.full or self.vector else 1
 
 
 def gradient_and_hessian(loss, y, score):
@@ -31,6 +39,11 @@ def gradient_and_hessian(loss, y, score):
     if loss == "logistic":
         p = 1 / (1 + np.exp(-score[0]))
         return np.array([p - y]), np.array([[p * (1 - p)]])
+    if loss == "poisson":
+        return np.array([np.exp(score[0]) - y]), np.array([[np.exp(score[0])]])
+    if loss == "one_vs_all":
+        p = 1 / (1 + np.exp(-score))
+        return p - np.eye(len(p))[int(y)], np.diag(p * (1 - p))
     e = np.exp(score - score.max())
     p = e / e.sum()
     return p - np.eye(len(p))[int(y)], np.diag(p) - np.outer(p, p)
@@ -41,13 +54,16 @@ def loss_value(loss, y, score):
         return 0.5 * (score[0] - y) ** 2
     if loss == "logistic":
         return np.logaddexp(0, score[0]) - y * score[0]
+    if loss == "poisson":
+        return np.exp(score[0]) - y * score[0]
+    if loss == "one_vs_all":
+        return np.logaddexp(0, score).sum() - score[int(y)]
     return np.log(np.exp(score - score.max()).sum()) + score.max() - score[int(y)]
 
 
 def newton_step(b, r, rows_score, weight, offset):
     """theta of every leaf of round r at scores + offset: (n_trees, n_leaves, n_values)."""
-    n_values = b.n_outputs if b.full else 1
-    n_trees = b.leaves.shape[1]
+    n_values, n_trees = b.n_values, b.leaves.shape[1]
     gradient = np.zeros((n_trees, b.n_leaves, n_values))
     hessian = np.zeros((n_trees, b.n_leaves, n_values, n_values))
     for j in range(b.leaves.shape[2]):
@@ -58,6 +74,9 @@ def newton_step(b, r, rows_score, weight, offset):
             if b.full:
                 gradient[k, leaf] += weight[j] * g
                 hessian[k, leaf] += weight[j] * h
+            elif b.vector:
+                gradient[k, leaf] += weight[j] * g
+                hessian[k, leaf] += weight[j] * b.hessian_scale * np.diag(np.diag(h))
             else:
                 gradient[k, leaf] += weight[j] * g[k]
                 hessian[k, leaf] += weight[j] * b.hessian_scale * h[k, k]
@@ -66,8 +85,13 @@ def newton_step(b, r, rows_score, weight, offset):
         for leaf in range(b.n_leaves):
             m = hessian[k, leaf] + b.l2[r, k, leaf] * np.eye(n_values)
             if np.abs(m).max() > 0:
-                theta[k, leaf] = -np.linalg.solve(m, gradient[k, leaf])
-    return theta
+                theta[k, leaf] = -np.linalg.solve(m, shrunk(gradient[k, leaf], b.l1))
+    return np.clip(theta, -b.max_step, b.max_step)
+
+
+def shrunk(gradient, l1):
+    """Soft threshold, element by element."""
+    return np.array([np.sign(g) * max(abs(g) - l1, 0.0) for g in gradient])
 
 
 def spread(b, values, leaves_of_round):
@@ -76,7 +100,7 @@ def spread(b, values, leaves_of_round):
     out = np.zeros((n_rows, b.n_outputs))
     for j in range(n_rows):
         for k in range(n_trees):
-            if b.full:
+            if b.n_values > 1:
                 out[j] += values[k, leaves_of_round[k, j]]
             else:
                 out[j, k] += values[k, leaves_of_round[k, j], 0]
@@ -85,7 +109,7 @@ def spread(b, values, leaves_of_round):
 
 def refit(b, weight):
     """Contribution of every leaf after a refit: (n_rounds, n_trees, n_leaves, n_values)."""
-    score = np.tile(b.start, (b.leaves.shape[2], 1)).astype(float)
+    score = np.tile(b.start, (b.leaves.shape[2], 1)).astype(float) + b.offset
     values = []
     for r in range(len(b.leaves)):
         total = 0.0
@@ -126,7 +150,7 @@ def boostin(b, weight, query_leaves, query_target, shrunken=False):
     """The direct term by a triple loop over rounds, rows and queries; one Newton step a tree."""
     values = refit(b, weight)
     n_train, n_queries = b.leaves.shape[2], query_leaves.shape[2]
-    score = np.tile(b.start, (n_train, 1)).astype(float)
+    score = np.tile(b.start, (n_train, 1)).astype(float) + b.offset
     query_score = np.tile(b.start, (n_queries, 1)).astype(float)
     out = np.zeros((n_train, n_queries))
     for r in range(len(values)):
@@ -141,8 +165,9 @@ def boostin(b, weight, query_leaves, query_target, shrunken=False):
                     rate = b.rate[r, k]
                     theta = values[r, k, leaf] / rate * (rate if shrunken else 1.0)
                     total = leaf_hessian(b, r, k, leaf, score, weight)
-                    if b.full:
-                        effect = np.linalg.solve(total, g + h @ theta)
+                    if b.n_values > 1:
+                        scaled = h if b.full else b.hessian_scale * np.diag(np.diag(h))
+                        effect = np.linalg.solve(total, g + scaled @ theta)
                         out[j, q] += weight[j] * rate * pull @ effect
                     else:
                         direct = g[k] + b.hessian_scale * h[k, k] * theta[0]
@@ -153,9 +178,13 @@ def boostin(b, weight, query_leaves, query_target, shrunken=False):
 
 
 def leaf_hessian(b, r, k, leaf, score, weight):
-    n_values = b.n_outputs if b.full else 1
-    total = b.l2[r, k, leaf] * np.eye(n_values)
+    total = b.l2[r, k, leaf] * np.eye(b.n_values)
     for j in np.flatnonzero(b.leaves[r, k] == leaf):
         _, h = gradient_and_hessian(b.loss, b.target[j], score[j])
-        total = total + weight[j] * (h if b.full else b.hessian_scale * h[k, k])
+        if b.full:
+            total = total + weight[j] * h
+        elif b.vector:
+            total = total + weight[j] * b.hessian_scale * np.diag(np.diag(h))
+        else:
+            total = total + weight[j] * b.hessian_scale * h[k, k]
     return total

@@ -1,5 +1,6 @@
 """Boostings on random structures, as the oracles and as our own code see them."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -8,34 +9,60 @@ import pandas as pd
 from tests.reference import boosting
 from tree_influence.adapters.base import LeafRecipe
 from tree_influence.ensemble import Tree, stack
-from tree_influence.losses import Logistic, Softmax, SquaredError
+from tree_influence.losses import Logistic, OneVsAll, Softmax, SquaredError
+from tree_influence.losses_positive import Poisson
 from tree_influence.replay import replay_boosting
 from tree_influence.run import TreeQueries, TreeRun
 
-LOSSES = {"squared": SquaredError(), "logistic": Logistic(), "softmax": Softmax()}
 
-CASES = {  # loss, outputs, vector leaves with the full Hessian, Newton steps in a tree, phi
-    "squared": ("squared", 1, False, 1, 1.0),
-    "logistic": ("logistic", 1, False, 1, 1.0),
-    "logistic, several steps": ("logistic", 1, False, 4, 1.0),
-    "softmax": ("softmax", 3, False, 1, 1.5),
-    "softmax, scale 2": ("softmax", 4, False, 1, 2.0),
-    "softmax, full": ("softmax", 3, True, 1, 1.0),
-    "softmax, full, several steps": ("softmax", 3, True, 3, 1.0),
+@dataclass(frozen=True)
+class Case:
+    """What a random boosting is like; see `reference.boosting.Boosting`."""
+
+    loss: str
+    n_outputs: int = 1
+    leaves: str = "scalar"  # "vector": each output on its own; "full": the full Hessian
+    n_steps: int = 1
+    hessian_scale: float = 1.0
+    l1: float = 0.0
+    max_step: float = np.inf
+    offset: bool = False
+
+
+CASES = {
+    "squared": Case("squared"),
+    "squared, offset": Case("squared", offset=True),
+    "squared, l1": Case("squared", l1=0.5),
+    "logistic": Case("logistic"),
+    "logistic, offset": Case("logistic", offset=True),
+    "logistic, l1": Case("logistic", l1=0.2),
+    "logistic, bounded steps": Case("logistic", max_step=0.3),
+    "logistic, several steps": Case("logistic", n_steps=4),
+    "poisson, inflated": Case("poisson", hessian_scale=np.exp(0.7)),
+    "one-vs-all": Case("one_vs_all", 3),
+    "one-vs-all, vector": Case("one_vs_all", 3, "vector"),
+    "one-vs-all, vector, several steps": Case("one_vs_all", 3, "vector", n_steps=3),
+    "softmax": Case("softmax", 3, hessian_scale=1.5),
+    "softmax, offset": Case("softmax", 3, offset=True),
+    "softmax, scale 2": Case("softmax", 4, hessian_scale=2.0),
+    "softmax, vector": Case("softmax", 3, "vector", hessian_scale=2.0),
+    "softmax, full": Case("softmax", 3, "full"),
+    "softmax, full, several steps": Case("softmax", 3, "full", n_steps=3),
 }
 
 
 def random_boosting(case, seed=0, n_train=25, n_queries=5, n_rounds=4, n_leaves=4):
     """An oracle's boosting, row weights, query leaves and query targets."""
-    loss, n_outputs, full, n_steps, scale = CASES[case]
+    asked = CASES[case]
+    n_outputs = asked.n_outputs
     rng = np.random.default_rng(seed)
-    n_trees = 1 if full else n_outputs
-    if loss == "squared":
+    n_trees = n_outputs if asked.leaves == "scalar" else 1
+    if asked.loss == "squared":
         draw = rng.normal
     else:
         draw = lambda size: rng.integers(0, max(2, n_outputs), size).astype(float)  # noqa: E731
     described = boosting.Boosting(
-        loss=loss,
+        loss=asked.loss,
         n_outputs=n_outputs,
         leaves=rng.integers(0, n_leaves, (n_rounds, n_trees, n_train)),
         n_leaves=n_leaves,
@@ -43,9 +70,13 @@ def random_boosting(case, seed=0, n_train=25, n_queries=5, n_rounds=4, n_leaves=
         l2=rng.uniform(0.2, 2.0, (n_rounds, n_trees, n_leaves)),
         start=rng.normal(size=n_outputs) * 0.3,
         target=draw(size=n_train),
-        hessian_scale=scale,
-        n_steps=n_steps,
-        full=full,
+        hessian_scale=asked.hessian_scale,
+        n_steps=asked.n_steps,
+        full=asked.leaves == "full",
+        vector=asked.leaves == "vector",
+        l1=asked.l1,
+        max_step=asked.max_step,
+        offset=0.5 * rng.normal(size=(n_train, n_outputs)) * asked.offset,
     )
     weight = rng.uniform(0.3, 2.0, n_train)
     query_leaves = rng.integers(0, n_leaves, (n_rounds, n_trees, n_queries))
@@ -72,30 +103,44 @@ def as_run(described, weight, query_leaves, query_target, stored=None):
     ]
     ensemble = stack(chain, described.start, n_features=1, compares_float32=False)
     recipe = LeafRecipe(
-        loss=LOSSES[described.loss],
+        loss=loss_of(described),
         learning_rate=described.rate.reshape(-1),
         l2=described.l2.reshape(-1),
         start=described.start,
         folded=np.zeros(n_rounds * n_trees),
-        hessian_scale=described.hessian_scale,
         n_steps=described.n_steps,
         full_hessian=described.full,
+        l1=described.l1,
+        max_step=described.max_step,
     )
 
     def flat(leaves):
         return leaves.reshape(n_rounds * n_trees, -1).astype(ensemble.leaf_dtype)
 
     leaves = flat(described.leaves)
-    replay = replay_boosting(ensemble, recipe, leaves, described.target, weight)
     n_train = len(weight)
+    offset = np.broadcast_to(described.offset, (n_train, described.n_outputs))
+    replay = replay_boosting(ensemble, recipe, leaves, described.target, weight, offset)
     adapter: Any = SyntheticAdapter(ensemble)
     run = TreeRun(
         adapter=adapter, prefix=None, X=None, y=described.target,
         sample_weight=None, classes=None, target=described.target, weight=weight, leaves=leaves,
-        train_index=pd.RangeIndex(n_train), _replay=replay,
+        offset=offset, given_offset=None, train_index=pd.RangeIndex(n_train), _replay=replay,
     )  # fmt: skip
     index = pd.RangeIndex(len(query_target))
-    return run, TreeQueries(flat(query_leaves), query_target, index)
+    no_offset = np.zeros((len(query_target), described.n_outputs))
+    return run, TreeQueries(flat(query_leaves), query_target, no_offset, index)
+
+
+def loss_of(described):
+    """The same loss in our code."""
+    if described.loss == "softmax":
+        return Softmax(hessian_scale=described.hessian_scale)
+    if described.loss == "poisson":
+        return Poisson(inflation=np.log(described.hessian_scale))
+    return {"squared": SquaredError(), "logistic": Logistic(), "one_vs_all": OneVsAll()}[
+        described.loss
+    ]
 
 
 class SyntheticAdapter:

@@ -1,9 +1,11 @@
 """`Adapter`: what every library must tell about a fitted model, and nothing more.
 
-An adapter answers four questions: where do rows go (`features`, `matrix`, `ensemble`), how were
-the leaf values computed (`recipe`, `row_weights`), what does the library itself say
-(`library_raw`, `library_leaves`: the oracle of the parity check), and how is the model trained
-again (`refit`).
+An adapter answers five questions: where do rows go (`features`, `leaves`, `offset`, `ensemble`),
+what is a prediction judged by (`loss`), how were the leaf values computed (`recipe`,
+`row_weights`), what does the library itself say (`library_raw`, `library_leaves`: the oracle of
+the parity check), and how is the model trained again (`refit`).
+
+Rows reach an adapter in blocks, so that no copy of the whole table is made.
 """
 
 from abc import ABC, abstractmethod
@@ -14,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tree_influence.ensemble import TreeEnsemble
-from tree_influence.losses import Loss
+from tree_influence.losses import Loss, TrainingLoss
 
 Floats = NDArray[np.float64]
 
@@ -25,17 +27,18 @@ class LeafRecipe:
 
     A leaf l of tree t is stored as learning_rate[t] * theta_l + folded[t], with the
     Newton value theta_l = -G_l / (H_l + l2_l), G_l the weighted sum of the gradients of its rows
-    and H_l that of `hessian_scale` times their second derivatives.
+    and H_l that of their Hessians, both as the library's own loss has them.
 
     Attributes:
-        loss: The training loss.
+        loss: The training loss, with the library's leaf Hessian.
         learning_rate: Shrinkage of each tree, shape (n_trees,).
         l2: Regularisation added to the Hessian of each leaf, shape (n_leaves,); infinite for a
             leaf that is 0 whatever its rows.
         start: Raw score before the first round, shape (n_outputs,).
         folded: What the library added to all leaves of a tree, that is the start where it is
             folded into the first round and in no bias, shape (n_trees,).
-        hessian_scale: phi, the library's leaf Hessian over the loss's own.
+        l1: G is moved towards 0 by this much before the step.
+        max_step: The step is cut at this length.
         n_steps: Newton steps inside one tree; only the sum of the steps is shrunken.
         taken: Share of each step that was taken (CatBoost halves or refuses some), shape
             (n_trees, n_steps); None where every step was taken in full.
@@ -44,16 +47,36 @@ class LeafRecipe:
             empty where they must.
     """
 
-    loss: Loss
+    loss: TrainingLoss
     learning_rate: Floats
     l2: Floats
     start: Floats
     folded: Floats
-    hessian_scale: float = 1.0
+    l1: float = 0.0
+    max_step: float = np.inf
     n_steps: int = 1
     taken: Floats | None = None
     full_hessian: bool = False
     inexact_because: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class DataSet:
+    """Rows out of a library's own container (Dataset, DMatrix, Pool).
+
+    Attributes:
+        X: Features: an array, a table, or the container where it alone can hold them.
+        y: Target, shape (n_rows,).
+        sample_weight: Shape (n_rows,), or None.
+        offset: Raw score that training started from in place of the model's own start (init_score,
+            base_margin, baseline), less the start that the model predicts with; shape
+            (n_rows, n_outputs), or None.
+    """
+
+    X: Any
+    y: NDArray[np.generic]
+    sample_weight: Floats | None = None
+    offset: Floats | None = None
 
 
 class Adapter(ABC):
@@ -64,6 +87,7 @@ class Adapter(ABC):
         ensemble: Its trees, cut where the library's own prediction stops (early stopping).
         classes: Labels in the order of the outputs ([negative, positive] for one output);
             None for regression.
+        n_targets: Columns of the target; more than 1 only in regression.
         knows_labels: False where the library only numbers its classes, whatever the user calls
             them (native boosters and their files).
         feature_names: Column names the model was trained with; None if it knows none.
@@ -72,12 +96,24 @@ class Adapter(ABC):
     library: str
     ensemble: TreeEnsemble
     classes: NDArray[np.generic] | None
+    n_targets: int = 1
     knows_labels: bool = True
     feature_names: list[str] | None
 
     @abstractmethod
+    def unpack(self, container: Any) -> DataSet | None:
+        """What a container of the library's own holds; None if it is none.
+
+        Raises:
+            InputError: The container has let go of its rows, or cannot give them back as they were.
+        """
+
+    @abstractmethod
     def features(self, X: Any) -> Any:
         """Checks features against the model and gives them the form the library takes.
+
+        Args:
+            X: A block of rows: DataFrame, array, scipy CSR matrix, or the library's container.
 
         Raises:
             InputError: Other columns (names, order or number), a dtype the model cannot read, or
@@ -89,6 +125,13 @@ class Adapter(ABC):
         """Leaf numbers of checked features in our numbering, shape (n_trees, n_rows)."""
 
     @abstractmethod
+    def offset(self, features: Any) -> Floats:
+        """Raw score of each row besides bias and trees, shape (n_rows, n_outputs).
+
+        0 but for initial estimators of the user's.
+        """
+
+    @abstractmethod
     def library_raw(self, features: Any) -> Floats:
         """The library's own raw predictions, shape (n_rows, n_outputs)."""
 
@@ -97,20 +140,40 @@ class Adapter(ABC):
         """The library's own leaf numbers, shape (n_rows, n_trees); None where it tells none."""
 
     @abstractmethod
-    def row_weights(self, features: Any, target: Floats, sample_weight: Floats | None) -> Floats:
+    def loss(self) -> Loss:
+        """The loss the model was trained on, per row and unweighted.
+
+        Raises:
+            UnsupportedModelError: It is not known (an objective of the user's own), or is no sum
+                over rows (ranking).
+        """
+
+    @abstractmethod
+    def row_weights(self, target: Floats, sample_weight: Floats | None) -> Floats:
         """Weight of each training row in the leaf sums, shape (n_train,).
 
         Sample weights times class weights; 0 for rows the library held out for early stopping.
 
         Args:
-            features: Checked training features.
             target: Encoded target: values, or positions in `classes`.
             sample_weight: As given to the library's fit.
         """
 
     @abstractmethod
-    def recipe(self, features: Any, target: Floats, weight: Floats) -> LeafRecipe:
+    def recipe(
+        self,
+        leaves: NDArray[np.integer],
+        target: Floats,
+        weight: Floats,
+        offset: Floats | None = None,
+    ) -> LeafRecipe:
         """How the leaf values were computed from these training rows.
+
+        Args:
+            leaves: Leaf of each training row, shape (n_trees, n_train).
+            target: Encoded target, shape (n_train,).
+            weight: As `row_weights` gives it, shape (n_train,).
+            offset: As a `DataSet` holds it, or None.
 
         Raises:
             UnsupportedModelError: By no formula this toolkit has; says which setting.
@@ -118,7 +181,13 @@ class Adapter(ABC):
         """
 
     @abstractmethod
-    def refit(self, X: Any, y: NDArray[np.generic], sample_weight: Floats | None) -> Self:
+    def refit(
+        self,
+        X: Any,
+        y: NDArray[np.generic],
+        sample_weight: Floats | None,
+        offset: Floats | None = None,
+    ) -> Self:
         """Trains the same recipe on other rows: as many rounds, no early stopping.
 
         Args:
@@ -126,4 +195,8 @@ class Adapter(ABC):
             y: Target as the user gave it, or positions in `classes` where the library does not
                 know the labels.
             sample_weight: Sample weights, or None.
+            offset: As a `DataSet` holds it, or None.
+
+        Raises:
+            NotYetSupportedError: This model cannot be trained again here; says why.
         """

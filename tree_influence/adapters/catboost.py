@@ -29,16 +29,16 @@ from influence.errors import (
     StorageError,
     UnsupportedModelError,
 )
-from tree_influence.adapters.base import Adapter, LeafRecipe
+from tree_influence.adapters.base import Adapter, DataSet, LeafRecipe
 from tree_influence.adapters.catboost_steps import MOST_STEPS, taken_steps
 from tree_influence.adapters.catboost_tables import categories, numbers, table_of
 from tree_influence.adapters.catboost_trees import exported_model, read_trees
 from tree_influence.adapters.columns import check_all_classes, check_count, check_names
-from tree_influence.losses import Logistic, Loss, Softmax, SquaredError
+from tree_influence.losses import Logistic, Loss, Softmax, SquaredError, TrainingLoss
 
 Floats = NDArray[np.float64]
 
-LOSSES: dict[str, Loss] = {
+LOSSES: dict[str, TrainingLoss] = {
     "RMSE": SquaredError(rounds_target=True),
     "Logloss": Logistic(),
     "MultiClass": Softmax(),
@@ -128,7 +128,7 @@ class CatBoostAdapter(Adapter):
     def library_leaves(self, features: Any) -> NDArray[np.integer]:
         return self._model.calc_leaf_indexes(self._pool(features))
 
-    def row_weights(self, features: Any, target: Floats, sample_weight: Floats | None) -> Floats:
+    def row_weights(self, target: Floats, sample_weight: Floats | None) -> Floats:
         given = np.ones(len(target)) if sample_weight is None else sample_weight
         weight = given.astype(np.float32)
         by_class = self._parameters.get("class_weights")  # scale_pos_weight, "Balanced": too
@@ -136,7 +136,22 @@ class CatBoostAdapter(Adapter):
             weight *= np.asarray(by_class, dtype=np.float32)[target.astype(np.int64)]
         return weight.astype(np.float64)
 
-    def recipe(self, features: Any, target: Floats, weight: Floats) -> LeafRecipe:
+    def offset(self, features: Any) -> Floats:
+        return np.zeros((features.shape[0], self.ensemble.n_outputs))
+
+    def unpack(self, container: Any) -> DataSet | None:
+        return None
+
+    def loss(self) -> Loss:
+        return self._loss()
+
+    def recipe(
+        self,
+        leaves: NDArray[np.integer],
+        target: Floats,
+        weight: Floats,
+        offset: Floats | None = None,
+    ) -> LeafRecipe:
         loss = self._loss()
         n_trees, n_leaves = self.ensemble.n_trees, len(self.ensemble.leaf_value)
         l2 = _float32(self._known("l2_leaf_reg")) * weight.mean()
@@ -156,10 +171,16 @@ class CatBoostAdapter(Adapter):
         if recipe.inexact_because or recipe.n_steps > MOST_STEPS or isinstance(loss, Softmax):
             because = (*recipe.inexact_because, "leaf_estimation_backtracking")
             return replace(recipe, inexact_because=because)
-        taken = taken_steps(self.ensemble, recipe, self.leaves(features), target, weight)
+        taken = taken_steps(self.ensemble, recipe, leaves, target, weight)
         return replace(recipe, taken=taken)
 
-    def refit(self, X: Any, y: NDArray[np.generic], sample_weight: Floats | None) -> Self:
+    def refit(
+        self,
+        X: Any,
+        y: NDArray[np.generic],
+        sample_weight: Floats | None,
+        offset: Floats | None = None,
+    ) -> Self:
         check_all_classes(y, self.classes)
         parameters = self._refit_parameters()
         pool = self._pool(self.features(X), label=y, weight=sample_weight)
@@ -211,7 +232,7 @@ class CatBoostAdapter(Adapter):
             )
         return self._parameters[name]
 
-    def _loss(self) -> Loss:
+    def _loss(self) -> TrainingLoss:
         """The training loss, of a model whose leaves follow the formula."""
         name = self._known("loss_function")
         method = self._parameters.get("leaf_estimation_method", "Newton")

@@ -21,12 +21,13 @@ from influence.errors import (
     StorageError,
     UnsupportedModelError,
 )
-from tree_influence.adapters.base import Adapter, Floats, LeafRecipe
+from tree_influence.adapters.base import Adapter, DataSet, Floats, LeafRecipe
 from tree_influence.adapters.columns import check_all_classes
 from tree_influence.adapters.lightgbm_recipe import Training, main_parameters
 from tree_influence.adapters.lightgbm_table import Table
 from tree_influence.adapters.lightgbm_text import ModelText, read
 from tree_influence.ensemble import stack
+from tree_influence.losses import Loss
 from tree_influence.target import encode_target
 
 # LightGBM's names of two settings that a refit replaces.
@@ -121,7 +122,7 @@ class LightGBM(Adapter):
         leaves = np.asarray(self._booster.predict(features, pred_leaf=True), dtype=np.int64)
         return leaves.reshape(len(features), self.ensemble.n_trees)
 
-    def row_weights(self, features: Floats, target: Floats, sample_weight: Floats | None) -> Floats:
+    def row_weights(self, target: Floats, sample_weight: Floats | None) -> Floats:
         weight = np.ones(len(target)) if sample_weight is None else sample_weight
         by_class = self._model.class_weight if _is_estimator(self._model) else None
         if by_class is not None:
@@ -131,10 +132,31 @@ class LightGBM(Adapter):
             weight = weight * compute_sample_weight(by_class, labels)
         return weight * self._training.label_weight(target)
 
-    def recipe(self, features: Floats, target: Floats, weight: Floats) -> LeafRecipe:
-        return self._training.recipe(features, target, weight)
+    def offset(self, features: Floats) -> Floats:
+        return np.zeros((len(features), self.ensemble.n_outputs))
 
-    def refit(self, X: Any, y: NDArray[np.generic], sample_weight: Floats | None) -> Self:
+    def unpack(self, container: Any) -> DataSet | None:
+        return None
+
+    def loss(self) -> Loss:
+        return self._training.loss()
+
+    def recipe(
+        self,
+        leaves: NDArray[np.integer],
+        target: Floats,
+        weight: Floats,
+        offset: Floats | None = None,
+    ) -> LeafRecipe:
+        return self._training.recipe(leaves, target, weight)
+
+    def refit(
+        self,
+        X: Any,
+        y: NDArray[np.generic],
+        sample_weight: Floats | None,
+        offset: Floats | None = None,
+    ) -> Self:
         features = self.features(X)
         if isinstance(self._model, lightgbm.LGBMRanker):
             raise NotYetSupportedError("A ranker needs its query groups to be trained again.")

@@ -11,12 +11,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from influence.errors import MissingParameterError, NotYetSupportedError, UnsupportedModelError
 from tree_influence.adapters.base import Floats, LeafRecipe
 from tree_influence.adapters.lightgbm_text import ModelText
 from tree_influence.ensemble import TreeEnsemble
-from tree_influence.losses import Logistic, Loss, Softmax, SquaredError
+from tree_influence.losses import Logistic, Softmax, SquaredError, TrainingLoss
 
 _MAIN_NAMES = {
     "eta": "learning_rate",
@@ -68,26 +69,24 @@ class Training:
         average = "average_output" in self.text.header
         return "rf" if average else self.parameters.get("boosting", "gbdt")
 
-    def recipe(self, features: Floats, target: Floats, weight: Floats) -> LeafRecipe:
+    def recipe(self, leaves: NDArray[np.integer], target: Floats, weight: Floats) -> LeafRecipe:
         """How the leaf values were computed.
 
         Args:
-            features: Training rows, shape (n_train, n_features).
+            leaves: Leaf of each training row, shape (n_trees, n_train).
             target: Values, or positions of the classes, shape (n_train,).
             weight: Weights with class and label weights, shape (n_train,).
         """
         self._refuse()
-        k = self.ensemble.n_outputs
         recipe = LeafRecipe(
-            loss=self._loss(),
+            loss=self.loss(),
             learning_rate=self._rates(),
             l2=self._l2(),
-            start=np.zeros(k),
+            start=np.zeros(self.ensemble.n_outputs),
             folded=self._constants(),
-            hessian_scale=k / (k - 1) if k > 1 else 1.0,
             inexact_because=self._inexact_because(),
         )
-        return self._started(recipe, features, target, weight)
+        return self._started(recipe, leaves, target, weight)
 
     def number(self, name: str) -> float:
         """A parameter as a number.
@@ -148,11 +147,13 @@ class Training:
                 "and retraining still answer."
             )
 
-    def _loss(self) -> Loss:
+    def loss(self) -> TrainingLoss:
+        """The training loss, with LightGBM's leaf Hessian."""
         if self.text.objective == "regression":
             return SquaredError()
         if self.text.objective == "multiclass":
-            return Softmax()
+            k = self.ensemble.n_outputs
+            return Softmax(hessian_scale=k / (k - 1))
         return Logistic(slope=self.number("sigmoid"))
 
     def _rates(self) -> Floats:
@@ -201,7 +202,11 @@ class Training:
         return np.array([np.log(share / (1 - share)) / self.number("sigmoid")])
 
     def _started(
-        self, recipe: LeafRecipe, features: Floats, target: Floats, weight: Floats
+        self,
+        recipe: LeafRecipe,
+        leaves: NDArray[np.integer],
+        target: Floats,
+        weight: Floats,
     ) -> LeafRecipe:
         """The recipe with its start, and with what the leaves of the first round hold of it."""
         k = self.ensemble.n_outputs
@@ -217,8 +222,7 @@ class Training:
                 return at_average
             # Both fit to rounding where a full step without l2 forgets its start.
             errors = [
-                self._first_error(tried, features, target, weight)
-                for tried in (at_average, at_zero)
+                self._first_error(tried, leaves, target, weight) for tried in (at_average, at_zero)
             ]
             if errors[0] <= 10 * errors[1] + _EPSILON:
                 return at_average
@@ -227,19 +231,22 @@ class Training:
         return replace(at_zero, inexact_because=(*recipe.inexact_because, "init_score"))
 
     def _first_error(
-        self, recipe: LeafRecipe, features: Floats, target: Floats, weight: Floats
+        self,
+        recipe: LeafRecipe,
+        leaves: NDArray[np.integer],
+        target: Floats,
+        weight: Floats,
     ) -> float:
         """How far the leaves of the first round are from the recipe's, summed over them."""
         ensemble = self.ensemble
-        leaves = ensemble.leaves(features)
         at = recipe.loss.derivatives(target, np.tile(recipe.start, (len(target), 1)))
         gap = 0.0
         for t in range(ensemble.n_outputs):
             own = slice(*ensemble.leaf_start[t : t + 2])
             n_leaves = own.stop - own.start
             gradient = np.bincount(leaves[t], weight * at.gradient[:, t], n_leaves)
-            hessian = np.bincount(leaves[t], weight * at.curvature[:, t], n_leaves)
-            below = np.maximum(recipe.hessian_scale * hessian + recipe.l2[own], _EPSILON)
+            hessian = np.bincount(leaves[t], weight * at.hessian[:, t], n_leaves)
+            below = np.maximum(hessian + recipe.l2[own], _EPSILON)
             value = recipe.folded[t] - recipe.learning_rate[t] * gradient / below
             gap += float(np.abs(value - ensemble.leaf_value[own, 0]).sum())
         return gap

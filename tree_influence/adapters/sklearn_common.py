@@ -11,7 +11,7 @@ from sklearn.model_selection import train_test_split
 
 from influence.errors import InputError, NotYetSupportedError, StorageError, UnsupportedModelError
 from tree_influence.adapters.columns import check_count, check_names
-from tree_influence.losses import Logistic, Loss, Softmax, SquaredError
+from tree_influence.losses import Logistic, Softmax, SquaredError, TrainingLoss
 
 Floats = NDArray[np.float64]
 
@@ -114,12 +114,12 @@ def is_repeatable(random_state: Any) -> bool:
     return isinstance(random_state, numbers.Integral)
 
 
-def loss_named(name: Any, n_outputs: int) -> Loss:
+def loss_named(name: Any, n_outputs: int, hessian_scale: float = 1.0) -> TrainingLoss:
     """The loss that a parameter `loss` names, for models of squared error or log loss."""
     if name == "squared_error":
         return SquaredError()
     if name == "log_loss":
-        return Softmax() if n_outputs > 1 else Logistic()
+        return Softmax(hessian_scale) if n_outputs > 1 else Logistic()
     expected = f"Expected loss='squared_error' or 'log_loss', got loss={name!r}"
     if name in ("exponential", "poisson", "gamma"):
         raise NotYetSupportedError(f"{expected}: no code has its derivatives yet.")

@@ -10,7 +10,7 @@ from sklearn.base import clone, is_classifier
 from sklearn.dummy import DummyClassifier, DummyRegressor
 
 from influence.errors import InputError, NotYetSupportedError
-from tree_influence.adapters.base import Adapter, LeafRecipe
+from tree_influence.adapters.base import Adapter, DataSet, LeafRecipe
 from tree_influence.adapters.columns import check_all_classes
 from tree_influence.adapters.sklearn_common import (
     checked_table,
@@ -21,6 +21,7 @@ from tree_influence.adapters.sklearn_common import (
     numeric_column,
 )
 from tree_influence.ensemble import MISSING_RIGHT, Tree, TreeEnsemble, stack
+from tree_influence.losses import TrainingLoss
 
 Floats = NDArray[np.float64]
 
@@ -68,10 +69,8 @@ class GradientBoosting(Adapter):
         # (n_rows, n_rounds) for regressors, else (n_rows, n_rounds, n_outputs)
         return self._model.apply(features).reshape(len(features), -1).astype(np.int64)
 
-    def row_weights(
-        self, features: NDArray[np.float32], target: Floats, sample_weight: Floats | None
-    ) -> Floats:
-        n_rows, model = len(features), self._model
+    def row_weights(self, target: Floats, sample_weight: Floats | None) -> Floats:
+        n_rows, model = len(target), self._model
         weight = np.ones(n_rows) if sample_weight is None else sample_weight.copy()
         if model.n_iter_no_change is not None and is_repeatable(model.random_state):
             stratify = None if self.classes is None else target
@@ -80,24 +79,45 @@ class GradientBoosting(Adapter):
             ] = 0.0
         return weight
 
-    def recipe(self, features: NDArray[np.float32], target: Floats, weight: Floats) -> LeafRecipe:
-        model, n_trees, k = self._model, self.ensemble.n_trees, self.ensemble.n_outputs
+    def offset(self, features: NDArray[np.float32]) -> Floats:
+        return np.zeros((len(features), self.ensemble.n_outputs))
+
+    def unpack(self, container: Any) -> DataSet | None:
+        return None
+
+    def loss(self) -> TrainingLoss:
+        k = self.ensemble.n_outputs
+        return loss_named(self._model.loss, k, hessian_scale=k / (k - 1) if k > 1 else 1.0)
+
+    def recipe(
+        self,
+        leaves: NDArray[np.integer],
+        target: Floats,
+        weight: Floats,
+        offset: Floats | None = None,
+    ) -> LeafRecipe:
+        model, n_trees = self._model, self.ensemble.n_trees
         inexact = []
         if model.subsample < 1.0:
             inexact.append(f"subsample={model.subsample}")
         if model.n_iter_no_change is not None and not is_repeatable(model.random_state):
             inexact.append("n_iter_no_change without an integer random_state")
         return LeafRecipe(
-            loss=loss_named(model.loss, k),
+            loss=self.loss(),
             learning_rate=np.full(n_trees, float(model.learning_rate)),
             l2=np.zeros(len(self.ensemble.leaf_value)),
             start=self.ensemble.bias,
             folded=np.zeros(n_trees),
-            hessian_scale=k / (k - 1) if k > 1 else 1.0,
             inexact_because=tuple(inexact),
         )
 
-    def refit(self, X: Any, y: NDArray[np.generic], sample_weight: Floats | None) -> Self:
+    def refit(
+        self,
+        X: Any,
+        y: NDArray[np.generic],
+        sample_weight: Floats | None,
+        offset: Floats | None = None,
+    ) -> Self:
         check_all_classes(y, self.classes)
         features = self.features(X)
         model: Any = clone(self._model)

@@ -11,7 +11,7 @@ from sklearn.base import clone, is_classifier
 from sklearn.utils._openmp_helpers import _openmp_effective_n_threads
 
 from influence.errors import StorageError, TrainingDataError, UnsupportedModelError
-from tree_influence.adapters.base import Adapter, LeafRecipe
+from tree_influence.adapters.base import Adapter, DataSet, LeafRecipe
 from tree_influence.adapters.columns import check_all_classes
 from tree_influence.adapters.sklearn_common import (
     checked_table,
@@ -21,6 +21,7 @@ from tree_influence.adapters.sklearn_common import (
     numeric_column,
 )
 from tree_influence.ensemble import MISSING_LEFT, MISSING_RIGHT, Tree, TreeEnsemble, stack
+from tree_influence.losses import TrainingLoss
 
 Floats = NDArray[np.float64]
 
@@ -77,11 +78,11 @@ class HistGradientBoosting(Adapter):
             labels[:, t] = numbered.predict(features, known, columns, threads)
         return labels
 
-    def row_weights(self, features: Floats, target: Floats, sample_weight: Floats | None) -> Floats:
+    def row_weights(self, target: Floats, sample_weight: Floats | None) -> Floats:
         # The library's own rule: a dict of class weights is looked up by encoded labels.
         weighted = self._model._finalize_sample_weight(sample_weight, target)
-        weight = np.ones(len(features)) if weighted is None else np.array(weighted)
-        weight[self._held_out(len(features), target)] = 0.0
+        weight = np.ones(len(target)) if weighted is None else np.array(weighted)
+        weight[self._held_out(len(target), target)] = 0.0
         return weight
 
     def _held_out(self, n_rows: int, target: Floats) -> NDArray[np.intp]:
@@ -100,7 +101,22 @@ class HistGradientBoosting(Adapter):
             )
         return rows
 
-    def recipe(self, features: Floats, target: Floats, weight: Floats) -> LeafRecipe:
+    def offset(self, features: Floats) -> Floats:
+        return np.zeros((len(features), self.ensemble.n_outputs))
+
+    def unpack(self, container: Any) -> DataSet | None:
+        return None
+
+    def loss(self) -> TrainingLoss:
+        return loss_named(self._model.loss, self.ensemble.n_outputs)
+
+    def recipe(
+        self,
+        leaves: NDArray[np.integer],
+        target: Floats,
+        weight: Floats,
+        offset: Floats | None = None,
+    ) -> LeafRecipe:
         model, ensemble = self._model, self.ensemble
         inexact = []
         if _has_monotonic_bounds(model.monotonic_cst):
@@ -113,7 +129,7 @@ class HistGradientBoosting(Adapter):
         # A tree without a split has value 0 whatever its gradients: an infinite l2.
         l2 = np.where(ensemble.leaf_counts == 1, np.inf, float(model.l2_regularization))
         return LeafRecipe(
-            loss=loss_named(model.loss, ensemble.n_outputs),
+            loss=self.loss(),
             learning_rate=np.full(ensemble.n_trees, float(model.learning_rate)),
             l2=np.repeat(l2, ensemble.leaf_counts),
             start=ensemble.bias,
@@ -121,7 +137,13 @@ class HistGradientBoosting(Adapter):
             inexact_because=tuple(inexact),
         )
 
-    def refit(self, X: Any, y: NDArray[np.generic], sample_weight: Floats | None) -> Self:
+    def refit(
+        self,
+        X: Any,
+        y: NDArray[np.generic],
+        sample_weight: Floats | None,
+        offset: Floats | None = None,
+    ) -> Self:
         check_all_classes(y, self.classes)
         table, model = self._table(X), self._model
         if isinstance(model.categorical_features, str) and model.is_categorical_ is not None:

@@ -23,11 +23,12 @@ from influence.errors import (
     StorageError,
     UnsupportedModelError,
 )
-from tree_influence.adapters.base import Adapter, Floats, LeafRecipe
+from tree_influence.adapters.base import Adapter, DataSet, Floats, LeafRecipe
 from tree_influence.adapters.columns import check_all_classes
 from tree_influence.adapters.xgboost_recipe import Training, read_params
 from tree_influence.adapters.xgboost_table import Table, read_table
 from tree_influence.adapters.xgboost_trees import Content, read
+from tree_influence.losses import Loss
 from tree_influence.target import encode_target
 
 
@@ -126,16 +127,35 @@ class XGBoost(Adapter):
         flat = np.asarray(leaves).reshape(len(features), self.ensemble.n_trees)
         return flat[:, self._content.order].astype(np.int64)
 
-    def row_weights(
-        self, features: NDArray[np.float32], target: Floats, sample_weight: Floats | None
-    ) -> Floats:
+    def row_weights(self, target: Floats, sample_weight: Floats | None) -> Floats:
         weight = np.ones(len(target)) if sample_weight is None else sample_weight
         return weight.astype(np.float32) * self._training.label_weight(target)
 
-    def recipe(self, features: NDArray[np.float32], target: Floats, weight: Floats) -> LeafRecipe:
-        return self._training.recipe(self.leaves(features), target, weight)
+    def offset(self, features: NDArray[np.float32]) -> Floats:
+        return np.zeros((len(features), self.ensemble.n_outputs))
 
-    def refit(self, X: Any, y: NDArray[np.generic], sample_weight: Floats | None) -> Self:
+    def unpack(self, container: Any) -> DataSet | None:
+        return None
+
+    def loss(self) -> Loss:
+        return self._training.loss()
+
+    def recipe(
+        self,
+        leaves: NDArray[np.integer],
+        target: Floats,
+        weight: Floats,
+        offset: Floats | None = None,
+    ) -> LeafRecipe:
+        return self._training.recipe(leaves, target, weight)
+
+    def refit(
+        self,
+        X: Any,
+        y: NDArray[np.generic],
+        sample_weight: Floats | None,
+        offset: Floats | None = None,
+    ) -> Self:
         features = self.features(X)
         target = encode_target(y, self.classes, "training")
         self._check_refit(target)

@@ -21,14 +21,14 @@ from influence.errors import (
 )
 from tree_influence.adapters.base import Floats, LeafRecipe
 from tree_influence.adapters.xgboost_trees import Content
-from tree_influence.losses import Logistic, Loss, Softmax, SquaredError
+from tree_influence.losses import Logistic, Softmax, SquaredError, TrainingLoss
 
-LOSSES: dict[str, Loss] = {
+LOSSES: dict[str, TrainingLoss] = {
     "reg:squarederror": SquaredError(),
     "binary:logistic": Logistic(),
     "binary:logitraw": Logistic(),
-    "multi:softprob": Softmax(),
-    "multi:softmax": Softmax(),
+    "multi:softprob": Softmax(hessian_scale=2.0),
+    "multi:softmax": Softmax(hessian_scale=2.0),
 }
 _RENEWED = ("reg:absoluteerror", "reg:quantileerror")
 _DEFAULTS = {"lambda": 1.0, "eta": 0.3}
@@ -170,14 +170,12 @@ class Training:
         """
         self.refuse()
         ensemble = self.content.ensemble
-        loss = LOSSES[self.content.objective]
         recipe = LeafRecipe(
-            loss=loss,
+            loss=self.loss(),
             learning_rate=np.ones(ensemble.n_trees),
             l2=np.where(self._held_at_zero(), np.inf, 0.0),
             start=ensemble.bias,
             folded=np.zeros(ensemble.n_trees),
-            hessian_scale=2.0 if isinstance(loss, Softmax) else 1.0,
             inexact_because=self._inexact_because(),
         )
         sums = self._first_sums(recipe, leaves, target, weight)
@@ -187,6 +185,12 @@ class Training:
             recipe, l2=recipe.l2 + l2, learning_rate=rate * recipe.learning_rate,
             inexact_because=because,
         )  # fmt: skip
+
+    def loss(self) -> TrainingLoss:
+        """The training loss, with XGBoost's leaf Hessian."""
+        if self.custom_objective or self.content.objective not in LOSSES:
+            self.refuse()
+        return LOSSES[self.content.objective]
 
     def refuse(self) -> None:
         """Raises for leaves that are no Newton values, and for losses not known here."""
@@ -281,9 +285,9 @@ class Training:
             own = slice(*ensemble.leaf_start[t : t + 2])
             value = ensemble.leaf_value[own, 0]
             gradient = np.bincount(leaves[t], weight * at.gradient[:, k], len(value))
-            hessian = np.bincount(leaves[t], weight * at.curvature[:, k], len(value))
+            hessian = np.bincount(leaves[t], weight * at.hessian[:, k], len(value))
             told = (hessian > 0) & (recipe.l2[own] == 0)
-            parts.append(np.array([value, gradient, recipe.hessian_scale * hessian])[:, told])
+            parts.append(np.array([value, gradient, hessian])[:, told])
             n_leaves += int((value[told] != 0).sum())
             raw[:, k] += value[leaves[t]]
         return LeafSums(*np.concatenate(parts, axis=1))

@@ -54,8 +54,8 @@ def leaf_error(model, X, y, sample_weight=None):
     """Largest difference of recomputed and stored leaves over the largest leaf."""
     adapter = parse(model)
     features, target = adapter.features(X), encoded(adapter, y)
-    weight = adapter.row_weights(features, target, sample_weight)
-    recipe = adapter.recipe(features, target, weight)
+    weight = adapter.row_weights(target, sample_weight)
+    recipe = adapter.recipe(adapter.leaves(features), target, weight)
     leaves, ensemble = adapter.leaves(features), adapter.ensemble
     raw, errors = np.tile(recipe.start, (len(target), 1)), []
     for t in range(ensemble.n_trees):
@@ -65,7 +65,7 @@ def leaf_error(model, X, y, sample_weight=None):
         first, last = ensemble.leaf_start[t : t + 2]
         G = np.bincount(leaves[t], weight * gradient[:, k], minlength=last - first)
         H = np.bincount(leaves[t], weight * hessian[:, k], minlength=last - first)
-        D = recipe.hessian_scale * H + recipe.l2[first:last]
+        D = getattr(recipe.loss, "hessian_scale", 1.0) * H + recipe.l2[first:last]
         theta = np.divide(-G, D, out=np.zeros_like(G), where=D > 0)
         stored = ensemble.leaf_value[first:last, 0]
         errors.append(recipe.learning_rate[t] * theta + recipe.folded[t] - stored)

@@ -205,9 +205,9 @@ class TestFiles:
         if here.classes is not None and back.classes is not None:
             assert list(back.classes) == list(here.classes)
             target = np.searchsorted(here.classes.astype(str), y.astype(str)).astype(float)
-        weight = here.row_weights(features, target, None)
-        np.testing.assert_array_equal(back.row_weights(features, target, None), weight)
-        ours, theirs = (a.recipe(features, target, weight) for a in (here, back))
+        weight = here.row_weights(target, None)
+        np.testing.assert_array_equal(back.row_weights(target, None), weight)
+        ours, theirs = (a.recipe(a.leaves(features), target, weight) for a in (here, back))
         for name in ("learning_rate", "l2", "start", "n_steps", "loss"):
             np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
         again = back.refit(X, y, None)
@@ -234,13 +234,13 @@ class TestFiles:
         features = parse(lost).features(X)
         target, weight = (y == "yes").astype(float), np.ones(100)
         with pytest.raises(MissingParameterError, match="loss_function"):
-            parse(lost).recipe(features, target, weight)
+            parse(lost).recipe(parse(lost).leaves(features), target, weight)
         with pytest.raises(MissingParameterError, match="loss_function"):
             parse(lost).refit(X, y, None)
-        known = parse(model).recipe(features, target, weight)
+        known = parse(model).recipe(parse(model).leaves(features), target, weight)
         given = {"loss_function": "Logloss", "l2_leaf_reg": 3, "leaf_estimation_iterations": 1}
         given["learning_rate"] = float(known.learning_rate[0])
-        found = parse(lost, given).recipe(features, target, weight)
+        found = parse(lost, given).recipe(parse(lost, given).leaves(features), target, weight)
         np.testing.assert_array_equal(found.learning_rate, known.learning_rate)
         np.testing.assert_array_equal(found.l2, known.l2)
 
@@ -277,7 +277,7 @@ class TestRefit:
         ones = np.ones(100)
         target = (y[:100] == "yes").astype(float)
         rates = [
-            each.recipe(each.features(X[:100]), target, ones).learning_rate
+            each.recipe(each.leaves(each.features(X[:100])), target, ones).learning_rate
             for each in (adapter, adapter.refit(X[:100], y[:100], None))
         ]
         np.testing.assert_array_equal(rates[0], rates[1])

@@ -23,9 +23,9 @@ def described(adapter, X, y, sample_weight=None):
         target = y.astype(np.float32).astype(np.float64)  # as CatBoost rounds it
     else:
         target = (y[:, None] == adapter.classes).argmax(axis=1).astype(float)
-    weight = adapter.row_weights(features, target, sample_weight)
+    weight = adapter.row_weights(target, sample_weight)
     stored = [adapter.ensemble.tree_values(t) for t in range(adapter.ensemble.n_trees)]
-    recipe = adapter.recipe(features, target, weight)
+    recipe = adapter.recipe(adapter.leaves(features), target, weight)
     return recipe, adapter.leaves(features), stored, target, weight
 
 
@@ -243,7 +243,7 @@ def test_refused_for_classes(params, named):
     if "Cross" in named or "border" in named:
         assert adapter.classes is None, "the target is a number"
     with pytest.raises(NotYetSupportedError, match=named):
-        adapter.recipe(adapter.features(X), positive.astype(float), np.ones(100))
+        adapter.recipe(adapter.leaves(adapter.features(X)), positive.astype(float), np.ones(100))
 
 
 def test_a_changed_scale_is_refused():

@@ -231,14 +231,18 @@ def test_estimators_boosters_and_files_agree(task, tmp_path):
     assert live.knows_labels == (task != "regression")
     assert not booster.knows_labels and not saved.knows_labels
     features, weight = live.features(X), np.ones(len(y))
-    exact, six_digits = (one.recipe(features, target, weight) for one in (booster, saved))
+    exact, six_digits = (
+        one.recipe(one.leaves(features), target, weight) for one in (booster, saved)
+    )
     assert exact.learning_rate[0] == 0.123456789
     assert exact.l2.min() == 1 / 3
     np.testing.assert_allclose(six_digits.learning_rate, 0.123456789, rtol=1e-5)
     given = parse(loaded, {"eta": 0.123456789, "lambda": 1 / 3})
     for name in ("learning_rate", "l2", "start", "folded"):
         np.testing.assert_array_equal(
-            getattr(given.recipe(features, target, weight), name), getattr(exact, name), name
+            getattr(given.recipe(given.leaves(features), target, weight), name),
+            getattr(exact, name),
+            name,
         )
 
 

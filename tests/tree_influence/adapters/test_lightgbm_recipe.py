@@ -57,8 +57,8 @@ def recompute(booster, task, X, y, weight=None, slope=1.0, model=None, params=No
     """
     adapter = parse(booster if model is None else model, params)
     features = adapter.features(X)
-    weights = adapter.row_weights(features, y, weight)
-    recipe = adapter.recipe(features, y, weights)
+    weights = adapter.row_weights(y, weight)
+    recipe = adapter.recipe(adapter.leaves(features), y, weights)
     trees = [tree["tree_structure"] for tree in booster.dump_model()["tree_info"]]
     leaves = np.asarray(booster.predict(X, pred_leaf=True)).reshape(len(y), -1)
     n_outputs = 3 if task == "multiclass" else 1
@@ -74,7 +74,7 @@ def recompute(booster, task, X, y, weight=None, slope=1.0, model=None, params=No
         l2 = recipe.l2[offset : offset + len(stored)]
         g = np.bincount(leaves[:, t], weights * gradient[:, k], len(stored))
         h = np.bincount(leaves[:, t], weights * hessian[:, k], len(stored))
-        theta = -g / (recipe.hessian_scale * h + l2)
+        theta = -g / (getattr(recipe.loss, "hessian_scale", 1.0) * h + l2)
         errors.append(recipe.learning_rate[t] * theta + recipe.folded[t] - stored)
         largest = max(largest, np.abs(stored).max())
         raw[:, k] += stored[leaves[:, t]]

@@ -139,7 +139,7 @@ def test_other_losses_have_trees_but_no_recipe(kind, loss, error):
     np.testing.assert_array_equal(adapter.ensemble.labels(leaves), adapter.library_leaves(features))
     np.testing.assert_allclose(adapter.ensemble.raw(leaves), adapter.library_raw(features))
     with pytest.raises(UnsupportedModelError, match=loss) as caught:
-        adapter.recipe(features, encoded(adapter, y), np.ones(90))
+        adapter.recipe(adapter.leaves(features), encoded(adapter, y), np.ones(90))
     assert type(caught.value) is error
 
 

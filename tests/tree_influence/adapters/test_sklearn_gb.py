@@ -59,15 +59,20 @@ def test_early_stopping_rows_are_held_out(task):
     assert model.n_estimators_ < model.n_estimators
     assert leaf_error(model, X, y, weight) <= 1e-6, "another split than the library's"
     adapter = parse(model)
-    assert (adapter.row_weights(adapter.features(X), encoded(adapter, y), None) == 0).sum() == 40
-    assert adapter.recipe(adapter.features(X), encoded(adapter, y), weight).inexact_because == ()
+    assert (adapter.row_weights(encoded(adapter, y), None) == 0).sum() == 40
+    assert (
+        adapter.recipe(
+            adapter.leaves(adapter.features(X)), encoded(adapter, y), weight
+        ).inexact_because
+        == ()
+    )
 
 
 def test_inexact_settings_are_named():
     X, y = rows(4, 200, "regression")
     model = GradientBoostingRegressor(subsample=0.5, n_iter_no_change=3, n_estimators=5)
     adapter = parse(model.fit(X, y))
-    because = adapter.recipe(adapter.features(X), y, np.ones(200)).inexact_because
+    because = adapter.recipe(adapter.leaves(adapter.features(X)), y, np.ones(200)).inexact_because
     assert [reason.split()[0] for reason in because] == ["subsample=0.5", "n_iter_no_change"]
 
 

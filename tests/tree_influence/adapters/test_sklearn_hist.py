@@ -69,7 +69,7 @@ def test_early_stopping_is_on_beyond_10000_rows(task):
     assert leaf_error(model, X, y, weight) <= 1e-5, "another split than the library's"
     adapter = parse(model)
     with pytest.raises(TrainingDataError, match="held out"):
-        adapter.row_weights(adapter.features(X[:9000]), encoded(adapter, y[:9000]), None)
+        adapter.row_weights(encoded(adapter, y[:9000]), None)
 
 
 def test_early_stopping_on_rows_of_its_own():
@@ -86,7 +86,7 @@ def test_bounds_are_named_and_neutral_ones_are_not():
     for constraint, expected in [(1, ("monotonic_cst",)), (0, ())]:
         model = HistGradientBoostingRegressor(monotonic_cst={"x0": constraint}).fit(X, y)
         adapter = parse(model)
-        recipe = adapter.recipe(adapter.features(X), y, np.ones(len(y)))
+        recipe = adapter.recipe(adapter.leaves(adapter.features(X)), y, np.ones(len(y)))
         assert recipe.inexact_because == expected
 
 
@@ -100,7 +100,7 @@ def test_category_that_prediction_loses_is_named():
         model = HistGradientBoostingRegressor(max_iter=3).fit(X, y)
         check_parity(model, X)
         adapter = parse(model)
-        recipe = adapter.recipe(adapter.features(X), y, np.ones(200))
+        recipe = adapter.recipe(adapter.leaves(adapter.features(X)), y, np.ones(200))
         assert bool(recipe.inexact_because) == (leaf_error(model, X, y) > 1e-5)
 
 

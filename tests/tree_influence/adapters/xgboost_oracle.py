@@ -71,8 +71,8 @@ def leaf_error(model, X, y, weight=None, params=None):
     """
     adapter = parse(model, params)
     features, target = adapter.features(X), np.asarray(y, dtype=float)
-    weights = adapter.row_weights(features, target, weight)
-    recipe = adapter.recipe(features, target, weights)
+    weights = adapter.row_weights(target, weight)
+    recipe = adapter.recipe(adapter.leaves(features), target, weights)
     leaves, trees = np.asarray(adapter.library_leaves(features)), stored_trees(model)
     n_outputs = len(recipe.start)
     raw, errors, largest = np.tile(recipe.start, (len(target), 1)), [], np.finfo(float).tiny
@@ -87,7 +87,7 @@ def leaf_error(model, X, y, weight=None, params=None):
         g = np.bincount(leaves[:, t], weights * gradient[:, k], len(stored))
         h = np.bincount(leaves[:, t], weights * hessian[:, k], len(stored))
         l2 = recipe.l2[offset : offset + len(ids)]
-        theta[ids] = -g[ids] / (recipe.hessian_scale * h[ids] + l2)
+        theta[ids] = -g[ids] / (getattr(recipe.loss, "hessian_scale", 1.0) * h[ids] + l2)
         difference = recipe.learning_rate[t] * theta[ids] + recipe.folded[t] - stored[ids]
         errors.append(np.abs(difference).max())
         largest = max(largest, np.abs(stored[ids]).max())
