@@ -3,6 +3,7 @@
 #   make test          all tests
 #   make lint          formatting, lint, types
 #   make format        apply the formatting and the safe fixes
+#   make zoo           draw thousands of models and hold each against oracles; ARGS="--n 500"
 #   make bench         benchmarks; ARGS="..." goes to them
 # PYTHON=... chooses the interpreter, VENV=... the folder of the environment.
 
@@ -15,7 +16,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 METADATA := pyproject.toml setup.py constraints.txt
 
-.PHONY: help quickstart test lint format bench
+.PHONY: help quickstart test lint format zoo bench
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -34,6 +35,9 @@ lint: $(VENV)/.dev
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+zoo: $(VENV)/.dev
+	$(BIN)/python -W ignore -m tests.zoo --out benchmarks/results/zoo.json $(ARGS)
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks $(ARGS)

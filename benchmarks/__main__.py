@@ -41,6 +41,9 @@ def cases(quick: bool) -> list[dict[str, Any]]:
             add("explain", "floor.scipy" if q == queries[0] else "floor", "lightgbm", n, q)
     for library in ("lightgbm", "xgboost", "catboost"):
         add("leaf_ids", "leaf_ids", library, rows[1], queries[0])
+    for library in ("lightgbm", "xgboost"):
+        large = 4_000 if quick else 2_000_000
+        add("memory", "float32", library, large, queries[0], 20, on=(many,))
     few = 2 if quick else 10
     for name in ("BoostIn", "LeafInfluence", "catboost.SinglePoint"):
         add("catboost", name, "catboost", rows[0], few)
@@ -76,7 +79,9 @@ def _version(package: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="tiny sizes, nothing written")
-    parser.add_argument("--only", metavar="TABLE", help="explain, leaf_ids, catboost or growth")
+    parser.add_argument(
+        "--only", metavar="TABLE", help="explain, leaf_ids, memory, catboost or growth"
+    )
     args = parser.parse_args()
     machine = {
         "processor": platform.machine(), "cores": os.cpu_count(),

@@ -25,6 +25,7 @@ def make(folder: Path, library: str, n_train: int, n_queries: int, n_trees: int)
     X_test, y_test = make_table(n_queries, SEED + 1)
     out.mkdir(parents=True)
     np.savez(out / "data.npz", X=X, y=y, X_test=X_test, y_test=y_test)
+    np.save(out / "X32.npy", X.astype(np.float32))
     _train(library, X, y, n_trees, out)
     return out
 
@@ -50,7 +51,8 @@ def _train(library: str, X: np.ndarray, y: np.ndarray, n_trees: int, out: Path) 
         model.fit(X, y).save_model(str(out / "model.cbm"))
 
 
-def load(folder: Path) -> tuple[str, dict[str, np.ndarray]]:
-    """Path of the stored model, and its data."""
+def load(folder: Path, without: tuple[str, ...] = ()) -> tuple[str, dict[str, np.ndarray]]:
+    """Path of the stored model, and its data but for the arrays named in `without`."""
     with np.load(folder / "data.npz") as data:
-        return str(next(folder.glob("model.*"))), dict(data)
+        kept = {name: data[name] for name in data.files if name not in without}
+    return str(next(folder.glob("model.*"))), kept

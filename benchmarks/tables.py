@@ -26,6 +26,7 @@ def render(results: list[dict[str, Any]]) -> str:
     for title, make in (
         ("Explaining: seconds", explain_table),
         ("Leaf ids: seconds", leaf_table),
+        ("Tracing a float32 table", memory_table),
         ("Against CatBoost's own object importance: seconds", catboost_table),
         ("Growth, top 10 of each query: seconds", growth_table),
     ):
@@ -70,6 +71,18 @@ def leaf_table(results: list[dict[str, Any]]) -> pd.DataFrame:
                  "threads": case["threads"], "ours": ours, "library's own": library,
                  "ours / own": ours / library}
             )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def memory_table(results: list[dict[str, Any]]) -> pd.DataFrame:
+    """Memory that `trace` needs, beside what a float64 copy of the table would take alone."""
+    rows = [
+        {"library": case["library"], "rows": case["n_train"], "trees": case["n_trees"],
+         "seconds": case["result"]["trace"]["wall"],
+         "MiB beyond the table": case["result"]["beyond_mib"],
+         "a float64 copy, MiB": 2 * case["result"]["table_mib"]}
+        for case in results if case["table"] == "memory"
+    ]  # fmt: skip
     return pd.DataFrame(rows)
 
 

@@ -100,7 +100,8 @@ class Relabelled:
 
     Args:
         rows: Positions of the rows.
-        labels: Their new labels, as the model's user writes them, shape (len(rows),).
+        labels: Their new labels, as the model's user writes them, shape (len(rows),), or
+            (len(rows), n_targets) for several targets.
     """
 
     rows: Positions
@@ -108,7 +109,7 @@ class Relabelled:
 
     def __init__(self, rows: ArrayLike, labels: ArrayLike) -> None:
         positions, new = row_positions(rows, "Relabelled(rows)"), np.asarray(labels)
-        if new.shape != positions.shape:
+        if new.shape[:1] != positions.shape:
             raise InputError(
                 f"Relabelled needs one label for each row, got {positions.size} rows and labels "
                 f"of shape {new.shape}."

@@ -19,7 +19,7 @@ def test_readme_blocks_run(capsys):
     parts = train_test_split(X, y, test_size=20, random_state=0)
     scope: dict[str, Any] = dict(zip(names, parts, strict=True))
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     for block in blocks:
         exec(block, scope)
     assert isinstance(scope["explained"].opponents(k=5), pd.DataFrame)

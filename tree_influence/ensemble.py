@@ -70,6 +70,8 @@ class TreeEnsemble:
         bias: Raw score before the first tree, shape (n_outputs,).
         n_features: Number of columns.
         compares_float32: Features are rounded to float32 before they are compared.
+        n_parallel: Consecutive rounds that start from the same scores (XGBoost's
+            num_parallel_tree).
     """
 
     feature: NDArray[np.int32]
@@ -86,6 +88,7 @@ class TreeEnsemble:
     bias: NDArray[np.float64]
     n_features: int
     compares_float32: bool
+    n_parallel: int = 1
 
     @property
     def n_trees(self) -> int:
@@ -106,6 +109,7 @@ class TreeEnsemble:
 
     @property
     def n_rounds(self) -> int:
+        """Rounds of one tree for each output (one in all where leaves are vectors)."""
         return self.n_trees // self.trees_per_round
 
     @property
@@ -163,7 +167,11 @@ class TreeEnsemble:
 
 
 def stack(
-    trees: Sequence[Tree], bias: ArrayLike, n_features: int, compares_float32: bool
+    trees: Sequence[Tree],
+    bias: ArrayLike,
+    n_features: int,
+    compares_float32: bool,
+    n_parallel: int = 1,
 ) -> TreeEnsemble:
     """Puts trees into one ensemble, in the order they are applied (round by round)."""
     n_nodes = np.array([len(np.atleast_1d(tree.feature)) for tree in trees], dtype=np.int64)
@@ -203,6 +211,7 @@ def stack(
         bias=np.atleast_1d(np.asarray(bias, dtype=np.float64)),
         n_features=n_features,
         compares_float32=compares_float32,
+        n_parallel=n_parallel,
     )
 
 

@@ -104,6 +104,28 @@ class LeafInfluence(Attributor[TreeRun, TreeQueries]):
         out: Floats,
     ) -> None:
         """Sweeps one block of queries back over the rounds of `terms`, in place."""
+        parallel = self.run_.replay.ensemble.n_parallel
+        if parallel == 1:
+            self._sweep_rounds(terms, rows, query_leaf, pull, adjoint, out)
+            return
+        for first in range(len(terms.direct) - parallel, -1, -parallel):
+            later, moved = adjoint.copy(), np.zeros_like(adjoint)
+            for place in range(first, first + parallel):  # each sees what comes after them all
+                adjoint[:] = later
+                self._sweep_rounds(terms[place], rows, query_leaf, pull, adjoint, out)
+                moved += adjoint - later
+            adjoint[:] = later + moved
+
+    def _sweep_rounds(
+        self,
+        terms: RowTerms,
+        rows: slice,
+        query_leaf: NDArray[np.integer],
+        pull: Floats,
+        adjoint: Floats,
+        out: Floats,
+    ) -> None:
+        """Sweeps back over rounds that each start where the one before them ended."""
         replay = self.run_.replay
         width = replay.ensemble.trees_per_round
         trees = slice(terms.rounds.start * width, terms.rounds.stop * width)

@@ -8,8 +8,8 @@
 `target` holds values for regression (shape (n_rows, n_outputs) for several targets) and class
 positions for classification. A library's leaves are -G / (H + l2) with H the sum of `hessian`,
 which is not always the second derivative: `curvature` is that. Constants of a row (log y! of the
-Poisson likelihood ...) are left out of `value`. Losses of regression on a log scale are in
-`losses_positive`.
+Poisson likelihood ...) are left out of `value`. Losses on a log scale are in `losses_positive`,
+those of CatBoost alone in `losses_catboost`, those made of other losses in `losses_wrapped`.
 """
 
 from dataclasses import dataclass
@@ -72,52 +72,23 @@ def columns(target: Floats, raw: Floats) -> Floats:
 
 
 @dataclass(frozen=True)
-class UnitHessian:
-    """Another loss whose leaves are -G / (W + l2), with W the sum of the row weights.
-
-    Attributes:
-        loss: That loss.
-    """
-
-    loss: TrainingLoss
-
-    @property
-    def name(self) -> str:
-        return f"{self.loss.name}, gradient steps"
-
-    def value(self, target: Floats, raw: Floats) -> Floats:
-        return self.loss.value(target, raw)
-
-    def derivatives(self, target: Floats, raw: Floats) -> Derivatives:
-        at = self.loss.derivatives(target, raw)
-        return at._replace(hessian=np.ones_like(raw), hessian_slope=np.zeros_like(raw))
-
-
-@dataclass(frozen=True)
 class SquaredError:
     """L = sum_k (F_k - y_k)^2 / 2.
 
     Attributes:
         rounds_target: Training rounds y to float32 (CatBoost): much, where y is far from zero.
-        square_root: Training is on sign(y) sqrt(|y|) (LightGBM's reg_sqrt), and so is the loss.
     """
 
     rounds_target: bool = False
-    square_root: bool = False
     name = "squared error"
 
     def value(self, target: Floats, raw: Floats) -> Floats:
-        return 0.5 * ((raw - self._seen(target, raw, rounds=False)) ** 2).sum(axis=1)
+        return 0.5 * ((raw - columns(target, raw)) ** 2).sum(axis=1)
 
     def derivatives(self, target: Floats, raw: Floats) -> Derivatives:
-        seen = self._seen(target, raw, rounds=self.rounds_target)
-        return uncoupled(raw - seen, np.ones_like(raw), np.zeros_like(raw))
-
-    def _seen(self, target: Floats, raw: Floats, rounds: bool) -> Floats:
         y = columns(target, raw)
-        if self.square_root:
-            y = np.sign(y) * np.sqrt(np.abs(y))
-        return y.astype(np.float32).astype(np.float64) if rounds else y
+        seen = y.astype(np.float32).astype(np.float64) if self.rounds_target else y
+        return uncoupled(raw - seen, np.ones_like(raw), np.zeros_like(raw))
 
 
 @dataclass(frozen=True)
@@ -171,9 +142,11 @@ class Softmax:
 
     Attributes:
         hessian_scale: phi in the library's leaf Hessian phi p (1 - p).
+        unit_hessian: That Hessian is 1 instead (CatBoost's gradient steps).
     """
 
     hessian_scale: float = 1.0
+    unit_hessian: bool = False
     name = "softmax"
 
     def value(self, target: Floats, raw: Floats) -> Floats:
@@ -183,6 +156,8 @@ class Softmax:
         p = softmax(raw, axis=1)
         curvature, phi = p * (1 - p), self.hessian_scale
         gradient = p - one_hot(target, raw.shape[1])
+        if self.unit_hessian:
+            return Derivatives(gradient, curvature, np.ones_like(p), np.zeros_like(p), p)
         return Derivatives(gradient, curvature, phi * curvature, phi * (1 - 2 * p), p)
 
 
@@ -268,13 +243,30 @@ class LogCosh:
 
 
 @dataclass(frozen=True)
+class Expectile:
+    """L = alpha x^2 where x = F - y < 0, else (1 - alpha) x^2."""
+
+    alpha: float = 0.5
+    name = "expectile"
+
+    def value(self, target: Floats, raw: Floats) -> Floats:
+        x = raw[:, 0] - target
+        return np.where(x < 0, self.alpha, 1 - self.alpha) * x**2
+
+    def derivatives(self, target: Floats, raw: Floats) -> Derivatives:
+        x = raw - columns(target, raw)
+        curvature = 2 * np.where(x < 0, self.alpha, 1 - self.alpha)
+        return uncoupled(curvature * x, curvature, np.zeros_like(x))
+
+
+@dataclass(frozen=True)
 class AbsoluteError:
-    """L = |F - y|; judges predictions, but leaves are medians and follow no formula here."""
+    """L = sum_k |F_k - y_k|; judges predictions, but leaves are medians and follow no formula."""
 
     name = "absolute error"
 
     def value(self, target: Floats, raw: Floats) -> Floats:
-        return np.abs(raw[:, 0] - target)
+        return np.abs(raw - columns(target, raw)).sum(axis=1)
 
 
 @dataclass(frozen=True)
@@ -287,6 +279,16 @@ class Quantile:
     def value(self, target: Floats, raw: Floats) -> Floats:
         x = target - raw[:, 0]
         return np.maximum(self.alpha * x, (self.alpha - 1) * x)
+
+
+@dataclass(frozen=True)
+class RelativeError:
+    """L = |F - y| / max(1, |y|) (MAPE); judges predictions only."""
+
+    name = "relative error"
+
+    def value(self, target: Floats, raw: Floats) -> Floats:
+        return np.abs(raw[:, 0] - target) / np.maximum(1.0, np.abs(target))
 
 
 @dataclass(frozen=True)

@@ -64,26 +64,29 @@ class Tweedie:
 
 @dataclass(frozen=True)
 class SquaredLogError:
-    """L = (log(1 + F) - log(1 + y))^2 / 2.
+    """L = (log(1 + F) - log(1 + y))^2 / 2, with F taken for -1 + 1e-6 below that, as XGBoost does.
 
     Attributes:
         least_hessian: The library's Hessian is at least this (XGBoost: 1e-6).
     """
 
     least_hessian: float = 1e-6
+    least_raw = -1 + 1e-6
     name = "squared log error"
 
     def value(self, target: Floats, raw: Floats) -> Floats:
-        return 0.5 * (np.log1p(raw[:, 0]) - np.log1p(target)) ** 2
+        return 0.5 * (np.log1p(np.maximum(raw[:, 0], self.least_raw)) - np.log1p(target)) ** 2
 
     def derivatives(self, target: Floats, raw: Floats) -> Derivatives:
-        gap, above = np.log1p(raw) - np.log1p(columns(target, raw)), 1 + raw
+        kept = np.maximum(raw, self.least_raw)
+        gap, above = np.log1p(kept) - np.log1p(columns(target, raw)), 1 + kept
         curvature = (1 - gap) / above**2
         held = curvature < self.least_hessian
+        fixed = raw < self.least_raw
         return Derivatives(
             gradient=gap / above,
-            curvature=curvature,
+            curvature=np.where(fixed, 0.0, curvature),
             hessian=np.where(held, self.least_hessian, curvature),
-            hessian_slope=np.where(held, 0.0, (2 * gap - 3) / above**3),
+            hessian_slope=np.where(held | fixed, 0.0, (2 * gap - 3) / above**3),
             coupling=None,
         )

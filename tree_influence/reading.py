@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from influence.errors import InputError, ParityError
 from tree_influence.adapters.base import Adapter, DataSet
-from tree_influence.rows import in_blocks, plain, shape, take
+from tree_influence.rows import in_blocks, indexable, plain, shape, take
 
 Floats = NDArray[np.float64]
 
@@ -28,6 +28,7 @@ def unpack(
                 f"A {type(X).__name__} holds target and weights itself; leave out those given "
                 "beside it."
             )
+        _check_lengths(shape(held.X)[0], held.y, adapter.n_targets, what)
         return held
     if y is None:
         ask = "" if what == "training" else ", e.g. y=run.predictions(X) for a classifier"
@@ -35,10 +36,11 @@ def unpack(
             f"The {what} target is missing: give y beside X{ask}, or a container of the model's "
             "own library that holds both."
         )
-    _check_lengths(shape(X)[0], y, adapter.n_targets, what)
+    rows = indexable(X)
+    _check_lengths(shape(rows)[0], y, adapter.n_targets, what)
     _check_order(X, y)
     weight = None if sample_weight is None else np.asarray(sample_weight)
-    return DataSet(X, np.asarray(y), weight)
+    return DataSet(rows, np.asarray(y), weight)
 
 
 def read_rows(
@@ -68,18 +70,24 @@ def read_rows(
 
 
 def _feature_blocks(adapter: Adapter, prefix: Any, X: Any) -> Iterator[tuple[slice, Any]]:
-    """Checked features, block by block, after the earlier steps of a Pipeline."""
-    for outer in in_blocks(X):
-        inner = take(X, outer) if prefix is None else prefix.transform(take(X, outer))
-        for piece in in_blocks(inner):
-            start = outer.start + piece.start
-            try:
-                features = adapter.features(plain(take(inner, piece)))
-            except InputError as error:
-                if start == 0:
-                    raise
-                raise InputError(f"{error} (Rows are counted from row {start}.)") from error
-            yield slice(start, outer.start + piece.stop), features
+    """Checked features, block by block, after the earlier steps of a Pipeline.
+
+    The steps see all rows at once, as in the Pipeline: they may depend on the whole table.
+    """
+    inner = X if prefix is None else indexable(prefix.transform(X))
+    if shape(inner)[0] != shape(X)[0]:
+        raise InputError(
+            f"Expected each row to stay one row in the Pipeline's earlier steps, but {shape(X)[0]} "
+            f"became {shape(inner)[0]}. Pass the last step, with its own training rows."
+        )
+    for block in in_blocks(inner):
+        try:
+            features = adapter.features(plain(take(inner, block)))
+        except InputError as error:
+            if block.start == 0:
+                raise
+            raise InputError(f"{error} (Rows are counted from row {block.start}.)") from error
+        yield block, features
 
 
 def _check_parity(

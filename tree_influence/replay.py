@@ -3,6 +3,7 @@
 | index | runs over |
 |---|---|
 | r | rounds; t trees (round by round, output by output); s Newton steps inside a tree |
+| p | rounds that start from the same scores, `n_parallel` of them (boosted forests) |
 | j | training rows; l(j) the leaf of row j |
 | l | leaves of a tree, padded to the largest tree |
 | k | outputs; v values of a leaf: 1, or one for each output (`vector_leaves`) |
@@ -21,6 +22,7 @@ which `backwards` gives from the last round to the first, a few rounds at a time
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +30,7 @@ from numpy.typing import NDArray
 from influence.errors import NotYetSupportedError
 from tree_influence.adapters.base import LeafRecipe
 from tree_influence.ensemble import TreeEnsemble
-from tree_influence.losses import Derivatives, Softmax
+from tree_influence.losses import Derivatives
 
 Floats = NDArray[np.float64]
 
@@ -40,8 +42,9 @@ CHUNK_BYTES = 64 * 2**20  # memory of the row terms of one chunk of rounds
 class LeafError:
     """Recomputed against stored leaf values, in units of the leaf scale.
 
-    The leaf scale is the root mean square of the stored Newton values around the mean of their
-    tree's rows: a shift that all rows share, as of targets far from the start, is no scale.
+    The leaf scale is the root mean square of the stored Newton values of leaves with rows, around
+    the mean of their tree's rows: a shift that all rows share, as of targets far from the start,
+    is no scale.
     """
 
     largest: float
@@ -68,6 +71,11 @@ class RowTerms:
     direct: Floats
     slope: Floats
     coupling: Floats
+
+    def __getitem__(self, place: int) -> Self:
+        """The terms of one of the rounds."""
+        r, one = self.rounds.start + place, slice(place, place + 1)
+        return type(self)(slice(r, r + 1), self.direct[one], self.slope[one], self.coupling[one])
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +111,13 @@ class Replay:
         """The trees of round r."""
         return slice(r * self.ensemble.trees_per_round, (r + 1) * self.ensemble.trees_per_round)
 
+    def added(self, r: int, leaves: NDArray[np.integer]) -> Floats:
+        """What the rounds that start where r does add to rows, shape (n_rows, n_outputs)."""
+        first = r - r % self.ensemble.n_parallel
+        rounds = range(first, first + self.ensemble.n_parallel)
+        parts = [spread(self.value[self.trees(p)], leaves[self.trees(p)]) for p in rounds]
+        return parts[0] if len(parts) == 1 else np.sum(parts, axis=0)
+
     def raw_before(self, leaves: NDArray[np.integer], offset: Floats) -> Iterator[Floats]:
         """Raw scores before each round and after the last, each of shape (n_rows, n_outputs).
 
@@ -114,7 +129,8 @@ class Replay:
         raw = self.recipe.start + offset
         for r in range(self.ensemble.n_rounds):
             yield raw
-            raw = raw + spread(self.value[self.trees(r)], leaves[self.trees(r)])
+            if (r + 1) % self.ensemble.n_parallel == 0:
+                raw = raw + self.added(r, leaves)
         yield raw
 
     def raw_after(self, leaves: NDArray[np.integer], offset: Floats) -> Floats:
@@ -131,18 +147,22 @@ class Replay:
             shrunken: Put learning_rate * theta in place of theta in `direct`.
         """
         n_train, n_outputs = self.raw.shape
-        coupled = isinstance(self.recipe.loss, Softmax)
+        first_row = self.recipe.loss.derivatives(self.target[:1], self.raw[:1])
+        coupled = first_row.coupling is not None
         n_arrays = 3 if coupled else 2
+        parallel = self.ensemble.n_parallel
         size = CHUNK_BYTES // (8 * n_arrays * self.recipe.n_steps * n_train * n_outputs)
+        size -= size % parallel
         raw = self.raw
         stop = self.ensemble.n_rounds
         while stop > 0:
-            start = max(0, stop - max(1, size))
+            start = max(0, stop - max(parallel, size))
             shape = (stop - start, self.recipe.n_steps, n_train, n_outputs)
             direct, slope = np.empty(shape), np.empty(shape)
             coupling = np.empty(shape if coupled else (0, *shape[1:]))
             for r in range(stop - 1, start - 1, -1):
-                raw = raw - spread(self.value[self.trees(r)], self.leaves[self.trees(r)])
+                if (r + 1) % parallel == 0:
+                    raw = raw - self.added(r, self.leaves)
                 for s in range(self.recipe.n_steps):
                     terms = self._step_terms(r, s, raw, shrunken)
                     direct[r - start, s], slope[r - start, s] = terms[:2]
@@ -279,7 +299,8 @@ def _forward(begun: Replay, keep_stored: bool) -> Replay:
             done.theta[trees, -1] -= error[trees]
         else:
             done.value[trees] = found
-        np.add(done.raw, spread(done.value[trees], leaves[trees]), out=done.raw)
+        if (r + 1) % begun.ensemble.n_parallel == 0:
+            np.add(done.raw, done.added(r, leaves), out=done.raw)
     return replace(done, error=_leaf_error(done, error, stored / rate))
 
 
@@ -288,8 +309,9 @@ def _newton_step(done: Replay, t: int, outputs: slice, at: Derivatives) -> tuple
     recipe, leaf, weight = done.recipe, done.leaves[t], done.weight
     n_leaves = done.theta.shape[2]
     first, last = done.ensemble.leaf_start[t : t + 2]
-    l2 = np.ones(n_leaves)  # leaves beyond the tree's own hold no rows: any value will do
-    l2[: last - first] = recipe.l2[first:last]
+    # Leaves beyond the tree's own hold no rows: any l2 will do.
+    l2 = np.ones((n_leaves, done.theta.shape[3]))
+    l2[: last - first] = recipe.l2[first:last].reshape(last - first, -1)
 
     def total(rows: Floats) -> Floats:
         sums = [np.bincount(leaf, weight * column, minlength=n_leaves) for column in rows.T]
@@ -297,7 +319,7 @@ def _newton_step(done: Replay, t: int, outputs: slice, at: Derivatives) -> tuple
 
     gradient = total(at.gradient[:, outputs])
     if not recipe.full_hessian:
-        denominator = total(at.hessian[:, outputs]) + l2[:, None]
+        denominator = total(at.hessian[:, outputs]) + l2
         inverse = np.zeros_like(denominator)
         np.divide(1.0, denominator, out=inverse, where=denominator > 0)
         gradient -= np.clip(gradient, -recipe.l1, recipe.l1)
@@ -310,22 +332,27 @@ def _newton_step(done: Replay, t: int, outputs: slice, at: Derivatives) -> tuple
     for m in range(k):
         centred = total(p[:, [m]] * ((np.arange(k) == m) - p))  # (n_leaves, k)
         hessian[:, m] = centred
-    inverse = np.asarray(np.linalg.inv(hessian + l2[:, None, None] * np.eye(k)), dtype=np.float64)
+    inverse = np.asarray(np.linalg.inv(hessian + l2[:, :, None] * np.eye(k)), dtype=np.float64)
     return -np.einsum("lmo,lo->lm", inverse, gradient), inverse
 
 
 def _leaf_error(done: Replay, error: Floats, theta: Floats) -> LeafError:
-    """Errors of the Newton values of all leaves of all trees, in leaf scales."""
-    real = np.arange(error.shape[1]) < done.ensemble.leaf_counts[:, None]  # (n_trees, n_leaves)
+    """Errors of the Newton values of all leaves of all trees, in leaf scales.
+
+    Symmetric trees have leaves without rows, often most of them. They match at 0 whatever the
+    rows, so scale and median are those of the others.
+    """
+    held = np.zeros(theta.shape[:2], dtype=bool)  # leaves that hold rows, (n_trees, n_leaves)
     spread_out = np.zeros_like(theta)
     for t in range(len(theta)):
         rows = np.bincount(done.leaves[t], minlength=theta.shape[1])
+        held[t] = rows > 0
         spread_out[t] = theta[t] - rows @ theta[t] / rows.sum()
-    scale = np.sqrt(np.mean(spread_out[real] ** 2))
-    if scale == 0:  # trees of one leaf only
-        scale = np.sqrt(np.mean(theta[real] ** 2))
-    relative = np.abs(error[real]).max(axis=1) / max(scale, np.finfo(float).tiny)
-    return LeafError(float(relative.max(initial=0.0)), float(np.median(relative)))
+    scale, whole = (np.sqrt(np.mean(values[held] ** 2)) for values in (spread_out, theta))
+    if scale <= 1e-12 * whole:  # trees of one leaf only
+        scale = whole
+    relative = np.abs(error).max(axis=2) / max(scale, np.finfo(float).tiny)
+    return LeafError(float(relative.max(initial=0.0)), float(np.median(relative[held])))
 
 
 def _probabilities(at: Derivatives) -> Floats:

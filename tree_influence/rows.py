@@ -19,6 +19,13 @@ from influence.run import blocks
 BLOCK_BYTES = 64 * 2**20  # of a block of rows as float64
 
 
+def indexable(X: Any) -> Any:
+    """The same rows in a form that `take` reads quickly: lists as arrays, any sparse as CSR."""
+    if issparse(X):
+        return X.tocsr()
+    return np.asarray(X) if isinstance(X, list | tuple) else X
+
+
 def shape(X: Any) -> tuple[int, int]:
     """Number of rows and of columns.
 
@@ -26,8 +33,6 @@ def shape(X: Any) -> tuple[int, int]:
         InputError: Not a table of two dimensions.
     """
     found = getattr(X, "shape", None)
-    if found is None and isinstance(X, list | tuple):
-        found = np.shape(X)
     if found is None or len(found) != 2:
         raise InputError(
             f"Features must be a table of two dimensions, got {type(X).__name__} of shape "
@@ -37,20 +42,18 @@ def shape(X: Any) -> tuple[int, int]:
 
 
 def take(X: Any, rows: slice | NDArray[np.int64]) -> Any:
-    """Some of the rows, in the form of X; a slice of an array or frame is a view."""
+    """Some of the rows, in the form of X; a slice of an array or table is a view."""
     if isinstance(X, pd.DataFrame):
         return X.iloc[rows]
     library = _library(X)
-    if library == "polars":
-        return X[rows if isinstance(rows, slice) else np.asarray(rows)]
-    if library in ("pyarrow", "catboost"):
-        if isinstance(rows, slice) and library == "pyarrow":
+    if library == "pyarrow":
+        if isinstance(rows, slice):
             return X.slice(rows.start, rows.stop - rows.start)
+        return X.take(rows)
+    if library == "catboost":
         listed = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
-        return X.take(listed) if library == "pyarrow" else X.slice(listed.tolist())
-    if issparse(X):
-        return X.tocsr()[rows]
-    return np.asarray(X)[rows]
+        return X.slice(listed.tolist())
+    return X[rows]
 
 
 def plain(X: Any) -> Any:

@@ -22,6 +22,7 @@ from tree_influence import adapters
 from tree_influence.adapters.base import Adapter, DataSet, LeafRecipe
 from tree_influence.reading import read_rows, row_labels, unpack
 from tree_influence.replay import Replay, replay_boosting
+from tree_influence.rows import indexable
 from tree_influence.target import check_weight, encode_target, resolve_classes
 
 Floats = NDArray[np.float64]
@@ -170,7 +171,7 @@ class TreeRun:
             Shape (n_rows,), or (n_rows, n_targets) for several targets.
         """
         leaves, offset = read_rows(
-            self.adapter, self.prefix, DataSet(X, np.empty(0)), checked=False
+            self.adapter, self.prefix, DataSet(indexable(X), np.empty(0)), checked=False
         )
         raw = self.adapter.ensemble.raw(leaves) + offset
         if self.classes is None:
@@ -226,7 +227,7 @@ def trace(
     rows = unpack(adapter, X_train, y_train, sample_weight, "training")
     classes = adapter.classes
     if classes is not None and not adapter.knows_labels:
-        classes = resolve_classes(classes, rows.y)
+        classes = resolve_classes(classes, rows.y, adapter.takes_shares)
     target = encode_target(rows.y, classes, "training", adapter.n_targets)
     weights = rows.sample_weight
     weights = None if weights is None else check_weight(weights, len(target))
@@ -266,7 +267,8 @@ def _check_leaves(replay: Replay) -> None:
         f"The model was trained with {because}, which the leaf formula leaves out."
         if because
         else "Nothing in the model explains that, so these are probably not the rows it was "
-        "trained on (values, labels, order), or sample_weight is missing."
+        "trained on (values, labels, order), sample_weight is missing, or scores "
+        "to start from (init_score, base_margin, baseline: pass the Dataset, DMatrix or Pool)."
     )
     raise TrainingDataError(
         "Expected the leaf values to recompute from the training rows, but they differ: "
@@ -276,11 +278,16 @@ def _check_leaves(replay: Replay) -> None:
 
 
 def _split_pipeline(model: Any) -> tuple[Any, Any]:
-    """The fitted earlier steps of a Pipeline (None if there are none) and its last step."""
+    """The fitted earlier steps of a Pipeline (None if there are none) and its last step.
+
+    A last step that is a Pipeline itself is split as well.
+    """
     pipeline = sys.modules.get("sklearn.pipeline")
-    if pipeline is None or not isinstance(model, pipeline.Pipeline):
-        return None, model
-    return (model[:-1] if len(model) > 1 else None), model[-1]
+    steps: list[tuple[str, Any]] = []
+    while pipeline is not None and isinstance(model, pipeline.Pipeline):
+        steps += [(str(i), step) for i, (_, step) in enumerate(model.steps[:-1], len(steps))]
+        model = model[-1]
+    return (pipeline.Pipeline(steps) if pipeline is not None and steps else None), model
 
 
 def _version(package: str) -> str:

@@ -10,12 +10,27 @@ Floats = NDArray[np.float64]
 Labels = NDArray[np.generic]
 
 
-def resolve_classes(numbers: Labels, y: ArrayLike) -> Labels:
+def are_shares(y: ArrayLike) -> bool:
+    """Whether a target holds probabilities: numbers from 0 to 1, some of them in between."""
+    target = np.asarray(y)
+    if target.dtype.kind != "f" or not ((target >= 0) & (target <= 1)).all():
+        return False
+    return bool(((target > 0) & (target < 1)).any())
+
+
+def resolve_classes(numbers: Labels, y: ArrayLike, takes_shares: bool) -> Labels | None:
     """The labels behind a model's outputs, where the model knows them as 0..K-1 only.
 
     Where the training labels are others, K of them, they are taken in sorted order, as every
     library's encoder does; the leaf check would show if that were wrong.
+
+    Args:
+        numbers: 0..K-1.
+        y: Training target as the user gives it.
+        takes_shares: The loss takes probabilities as well; then such a target has no classes.
     """
+    if takes_shares and are_shares(y):
+        return None
     found = pd.unique(np.asarray(y))
     unknown = pd.Index(found).difference(pd.Index(numbers)).size > 0
     if unknown and len(found) == len(numbers) and not pd.isna(found).any():
@@ -70,4 +85,6 @@ def check_weight(sample_weight: ArrayLike, n_train: int) -> Floats:
         raise InputError(
             f"Sample weights must be finite and not negative, but row {row} has {weight[row]}."
         )
+    if not weight.any():
+        raise InputError("Sample weights must not all be zero: such rows train no model.")
     return weight

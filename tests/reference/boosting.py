@@ -26,6 +26,7 @@ class Boosting:
     l1: float = 0.0
     max_step: float = np.inf
     offset: np.ndarray | float = 0.0  # of the training rows, (n_train, n_outputs)
+    n_parallel: int = 1  # consecutive rounds that start from the same scores
 
     @property
     def n_values(self):
@@ -119,8 +120,16 @@ def refit(b, weight):
             offset = spread(b, total, b.leaves[r])
         value = b.rate[r][:, None, None] * total
         values.append(value)
-        score = score + spread(b, value, b.leaves[r])
+        score = advanced(b, score, values, b.leaves)
     return np.array(values)
+
+
+def advanced(b, score, values, leaves):
+    """Scores after the last round of `values`; they move where a group of parallel rounds ends."""
+    r = len(values)
+    if r % b.n_parallel:
+        return score
+    return score + sum(spread(b, values[p], leaves[p]) for p in range(r - b.n_parallel, r))
 
 
 def query_losses(b, weight, query_leaves, query_target):
@@ -172,8 +181,8 @@ def boostin(b, weight, query_leaves, query_target, shrunken=False):
                     else:
                         direct = g[k] + b.hessian_scale * h[k, k] * theta[0]
                         out[j, q] += weight[j] * rate * pull[k] * direct / total[0, 0]
-        score = score + spread(b, values[r], b.leaves[r])
-        query_score = query_score + spread(b, values[r], query_leaves[r])
+        score = advanced(b, score, values[: r + 1], b.leaves)
+        query_score = advanced(b, query_score, values[: r + 1], query_leaves)
     return out
 
 

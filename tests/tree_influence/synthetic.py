@@ -27,6 +27,7 @@ class Case:
     l1: float = 0.0
     max_step: float = np.inf
     offset: bool = False
+    n_parallel: int = 1
 
 
 CASES = {
@@ -42,6 +43,9 @@ CASES = {
     "one-vs-all": Case("one_vs_all", 3),
     "one-vs-all, vector": Case("one_vs_all", 3, "vector"),
     "one-vs-all, vector, several steps": Case("one_vs_all", 3, "vector", n_steps=3),
+    "logistic, forests": Case("logistic", n_parallel=2),
+    "one-vs-all, vector, forests": Case("one_vs_all", 3, "vector", n_parallel=2),
+    "softmax, forests": Case("softmax", 3, hessian_scale=2.0, n_parallel=2),
     "softmax": Case("softmax", 3, hessian_scale=1.5),
     "softmax, offset": Case("softmax", 3, offset=True),
     "softmax, scale 2": Case("softmax", 4, hessian_scale=2.0),
@@ -76,6 +80,7 @@ def random_boosting(case, seed=0, n_train=25, n_queries=5, n_rounds=4, n_leaves=
         vector=asked.leaves == "vector",
         l1=asked.l1,
         max_step=asked.max_step,
+        n_parallel=asked.n_parallel,
         offset=0.5 * rng.normal(size=(n_train, n_outputs)) * asked.offset,
     )
     weight = rng.uniform(0.3, 2.0, n_train)
@@ -101,7 +106,13 @@ def as_run(described, weight, query_leaves, query_target, stored=None):
         for r in range(n_rounds)
         for k in range(n_trees)
     ]
-    ensemble = stack(chain, described.start, n_features=1, compares_float32=False)
+    ensemble = stack(
+        chain,
+        described.start,
+        n_features=1,
+        compares_float32=False,
+        n_parallel=described.n_parallel,
+    )
     recipe = LeafRecipe(
         loss=loss_of(described),
         learning_rate=described.rate.reshape(-1),

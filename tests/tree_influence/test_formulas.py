@@ -59,7 +59,8 @@ def test_boostin_is_the_triple_loop(case, shrunken):
 def test_with_one_round_boostin_is_the_derivative(case):
     """After the last round nothing is left to ignore, so BoostIn differs from the derivative only
     in taking the query's gradient before the round instead of after it."""
-    described, weight, query_leaves, query_target = random_boosting(case, n_rounds=1)
+    n_rounds = CASES[case].n_parallel
+    described, weight, query_leaves, query_target = random_boosting(case, n_rounds=n_rounds)
     described.rate[:] = 1e-6  # the query's score does not move
     run, queries = as_run(described, weight, query_leaves, query_target)
     close(columns(BoostIn().fit(run), queries), columns(LeafInfluence().fit(run), queries), 1e-5)

@@ -192,8 +192,9 @@ def test_leaves_that_follow_no_formula_are_refused_by_name():
     for estimator in (BoostIn(), LeafInfluence()):
         with pytest.raises(UnsupportedModelError, match="quantile"):
             estimator.fit(run)
+    forest = trace(RandomForestClassifier(2).fit(X, y > 0), X, y > 0)
     with pytest.raises(UnsupportedModelError, match="RandomForest"):
-        trace(RandomForestClassifier(2).fit(X, y > 0), X, y > 0)
+        BoostIn().fit(forest)
 
 
 def test_a_wrong_reading_of_the_trees_is_caught(fitted, monkeypatch):

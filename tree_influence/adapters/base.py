@@ -32,8 +32,9 @@ class LeafRecipe:
     Attributes:
         loss: The training loss, with the library's leaf Hessian.
         learning_rate: Shrinkage of each tree, shape (n_trees,).
-        l2: Regularisation added to the Hessian of each leaf, shape (n_leaves,); infinite for a
-            leaf that is 0 whatever its rows.
+        l2: Regularisation added to the Hessian of each leaf, shape (n_leaves,) or, where the values
+            of a vector leaf differ in it, (n_leaves, n_values); infinite for a leaf (or value) that
+            is 0 whatever its rows.
         start: Raw score before the first round, shape (n_outputs,).
         folded: What the library added to all leaves of a tree, that is the start where it is
             folded into the first round and in no bias, shape (n_trees,).
@@ -90,6 +91,7 @@ class Adapter(ABC):
         n_targets: Columns of the target; more than 1 only in regression.
         knows_labels: False where the library only numbers its classes, whatever the user calls
             them (native boosters and their files).
+        takes_shares: Such a library takes probabilities in place of the classes 0 and 1, too.
         feature_names: Column names the model was trained with; None if it knows none.
     """
 
@@ -98,6 +100,7 @@ class Adapter(ABC):
     classes: NDArray[np.generic] | None
     n_targets: int = 1
     knows_labels: bool = True
+    takes_shares: bool = False
     feature_names: list[str] | None
 
     @abstractmethod

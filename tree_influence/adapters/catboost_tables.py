@@ -5,22 +5,29 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.sparse import issparse
 
 from influence.errors import InputError
 
 
 def table_of(X: Any) -> pd.DataFrame:
-    array = np.asarray(X)
+    """Rows as a table; what a sparse matrix leaves out is 0, as CatBoost has it."""
+    array = X.toarray() if issparse(X) else np.asarray(X)
     if array.ndim != 2 or array.dtype.kind not in "biufOU":
         raise InputError(
             "Expected features of shape (n_rows, n_features) holding numbers, strings or objects, "
             f"got shape {array.shape} and dtype {array.dtype}."
         )
-    return pd.DataFrame(array)
+    return pd.DataFrame(array, copy=False)
 
 
 def numbers(table: pd.DataFrame) -> NDArray[np.float32]:
     """Numeric features in the precision CatBoost compares them in, missing values as NaN."""
+    if len(set(table.dtypes)) == 1 and isinstance(table.dtypes.iloc[0], np.dtype):
+        values = table.to_numpy(copy=False)
+        if values.dtype.kind in "biuf":
+            with np.errstate(over="ignore"):
+                return values.astype(np.float32, copy=False)
     columns = []
     for name, column in table.items():
         try:
@@ -45,6 +52,8 @@ def categories(column: pd.Series) -> pd.Series:
             f"{int(missing.argmax())} is missing, which CatBoost refuses; fill it as for training, "
             "e.g. fillna('nan'), on the command line --fill nan."
         )
+    if isinstance(column.dtype, pd.ArrowDtype) and column.dtype.kind not in "biuf":
+        return column.astype(object)
     categorical = isinstance(column.dtype, pd.CategoricalDtype)
     if (column.cat.categories if categorical else column).dtype.kind != "f":
         return column

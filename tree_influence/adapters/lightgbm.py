@@ -6,6 +6,7 @@ gives numbers six digits; a live model's own parameters have the rest.
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self, final
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from influence.errors import (
+    InputError,
     MissingParameterError,
     NotFittedError,
     NotYetSupportedError,
@@ -23,6 +25,8 @@ from influence.errors import (
 )
 from tree_influence.adapters.base import Adapter, DataSet, Floats, LeafRecipe
 from tree_influence.adapters.columns import check_all_classes
+from tree_influence.adapters.lightgbm_dataset import unpacked
+from tree_influence.adapters.lightgbm_objectives import RANKING
 from tree_influence.adapters.lightgbm_recipe import Training, main_parameters
 from tree_influence.adapters.lightgbm_table import Table
 from tree_influence.adapters.lightgbm_text import ModelText, read
@@ -97,9 +101,12 @@ class LightGBM(Adapter):
                 "values. Train it with linear_tree=False."
             )
         self.library = f"lightgbm {lightgbm.__version__}"
-        self.ensemble = stack(
+        ensemble = stack(
             text.trees, np.zeros(text.trees_per_round), text.n_features, compares_float32=False
         )
+        # A random forest predicts with the mean of its trees, though raw_score=True gives the sum.
+        self._averages = ensemble.n_rounds if text.is_forest else 1
+        self.ensemble = replace(ensemble, leaf_value=ensemble.leaf_value / self._averages)
         parameters = main_parameters(text, booster.params or {}, params)
         self._model, self._booster, self._params = model, booster, params
         self._training = Training(text, self.ensemble, parameters)
@@ -116,7 +123,7 @@ class LightGBM(Adapter):
 
     def library_raw(self, features: Floats) -> Floats:
         raw = np.asarray(self._booster.predict(features, raw_score=True), dtype=np.float64)
-        return raw.reshape(len(features), self.ensemble.n_outputs)
+        return raw.reshape(len(features), self.ensemble.n_outputs) / self._averages
 
     def library_leaves(self, features: Floats) -> NDArray[np.integer]:
         leaves = np.asarray(self._booster.predict(features, pred_leaf=True), dtype=np.int64)
@@ -136,7 +143,18 @@ class LightGBM(Adapter):
         return np.zeros((len(features), self.ensemble.n_outputs))
 
     def unpack(self, container: Any) -> DataSet | None:
-        return None
+        if not isinstance(container, lightgbm.Dataset):
+            return None
+        held = unpacked(container, self.ensemble.n_outputs)
+        if not self.knows_labels or self.classes is None or self.classes.dtype.kind in "biuf":
+            return held
+        # Its labels are the positions that LGBMClassifier gives to labels of text.
+        if not np.isin(held.y, np.arange(len(self.classes))).all():
+            raise InputError(
+                f"Expected a Dataset whose labels are positions 0 to {len(self.classes) - 1} of "
+                f"the classes {self.classes[:10].tolist()}, got {np.unique(held.y)[:10].tolist()}."
+            )
+        return replace(held, y=self.classes[held.y.astype(np.int64)])
 
     def loss(self) -> Loss:
         return self._training.loss()
@@ -148,7 +166,7 @@ class LightGBM(Adapter):
         weight: Floats,
         offset: Floats | None = None,
     ) -> LeafRecipe:
-        return self._training.recipe(leaves, target, weight)
+        return self._training.recipe(leaves, target, weight, offset)
 
     def refit(
         self,
@@ -157,17 +175,26 @@ class LightGBM(Adapter):
         sample_weight: Floats | None,
         offset: Floats | None = None,
     ) -> Self:
-        features = self.features(X)
-        if isinstance(self._model, lightgbm.LGBMRanker):
-            raise NotYetSupportedError("A ranker needs its query groups to be trained again.")
+        if self._training.objective.name in RANKING:
+            raise UnsupportedModelError(
+                f"Expected a model that can be trained again on rows alone, got the ranking "
+                f"objective {self._training.objective.name!r}, which needs their query groups. "
+                "Train with an objective for single rows."
+            )
+        features = self._table.training_rows(X)
+        scores = None if offset is None else offset if offset.shape[1] > 1 else offset[:, 0]
         if _is_estimator(self._model):
-            fitted = self._refit_estimator(features, y, sample_weight)
+            fitted = self._refit_estimator(features, y, sample_weight, scores)
         else:
-            fitted = self._refit_booster(features, y, sample_weight)
+            fitted = self._refit_booster(features, y, sample_weight, scores)
         return type(self)(fitted, self._params, self._table)
 
     def _refit_estimator(
-        self, features: Floats, y: NDArray[np.generic], sample_weight: Floats | None
+        self,
+        features: Any,
+        y: NDArray[np.generic],
+        sample_weight: Floats | None,
+        scores: Floats | None,
     ) -> Any:
         from sklearn.base import clone
 
@@ -178,11 +205,19 @@ class LightGBM(Adapter):
         changed = {name: self.ensemble.n_rounds for name in _ROUNDS if name in given}
         changed |= {name: 0 for name in _EARLY_STOPPING if name in given}
         return estimator.set_params(**changed).fit(
-            features, y, sample_weight, categorical_feature=self._table.categorical or "auto"
+            features,
+            y,
+            sample_weight,
+            init_score=scores,
+            categorical_feature=self._table.categorical or "auto",
         )
 
     def _refit_booster(
-        self, features: Floats, y: NDArray[np.generic], sample_weight: Floats | None
+        self,
+        features: Any,
+        y: NDArray[np.generic],
+        sample_weight: Floats | None,
+        scores: Floats | None,
     ) -> lightgbm.Booster:
         if not self._training.text.parameters:
             raise MissingParameterError(
@@ -204,6 +239,7 @@ class LightGBM(Adapter):
             features,
             label=encode_target(y, self.classes, "training"),
             weight=sample_weight,
+            init_score=scores,
             categorical_feature=self._table.categorical,
         )
         return lightgbm.train({**params, "metric": "None"}, rows, self.ensemble.n_rounds)

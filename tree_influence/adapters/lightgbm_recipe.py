@@ -13,20 +13,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from influence.errors import MissingParameterError, NotYetSupportedError, UnsupportedModelError
+from influence.errors import MissingParameterError, UnsupportedModelError
 from tree_influence.adapters.base import Floats, LeafRecipe
+from tree_influence.adapters.lightgbm_objectives import Spelled
 from tree_influence.adapters.lightgbm_text import ModelText
 from tree_influence.ensemble import TreeEnsemble
-from tree_influence.losses import Logistic, Softmax, SquaredError, TrainingLoss
+from tree_influence.losses import Loss
 
 _MAIN_NAMES = {
     "eta": "learning_rate",
     "shrinkage_rate": "learning_rate",
     "reg_lambda": "lambda_l2",
     "lambda": "lambda_l2",
+    "l2_regularization": "lambda_l2",
+    "reg_alpha": "lambda_l1",
+    "l1_regularization": "lambda_l1",
+    "max_tree_output": "max_delta_step",
+    "max_leaf_output": "max_delta_step",
 }
-_RENEWED = ("regression_l1", "quantile", "mape")
 _EPSILON = 1e-15  # LightGBM's kEpsilon
+# A reason that tells the way out, since the model does not hold the scores.
+INIT_SCORE = "init_score (pass lightgbm.Dataset(X, y, init_score=..., free_raw_data=False))"
 _SIX_DIGITS = 1e-5  # relative precision of numbers in the model's text
 
 
@@ -66,27 +73,45 @@ class Training:
 
     @property
     def boosting(self) -> str:
-        average = "average_output" in self.text.header
-        return "rf" if average else self.parameters.get("boosting", "gbdt")
+        return "rf" if self.text.is_forest else self.parameters.get("boosting", "gbdt")
 
-    def recipe(self, leaves: NDArray[np.integer], target: Floats, weight: Floats) -> LeafRecipe:
+    @property
+    def objective(self) -> Spelled:
+        spelled, k = self.text.header.get("objective", ""), self.ensemble.n_outputs
+        return Spelled(spelled, k, before_3=self.text.is_before_3)
+
+    def loss(self) -> Loss:
+        """The training loss, with LightGBM's leaf Hessian."""
+        return self.objective.loss(self.number)
+
+    def recipe(
+        self,
+        leaves: NDArray[np.integer],
+        target: Floats,
+        weight: Floats,
+        offset: Floats | None = None,
+    ) -> LeafRecipe:
         """How the leaf values were computed.
 
         Args:
             leaves: Leaf of each training row, shape (n_trees, n_train).
             target: Values, or positions of the classes, shape (n_train,).
             weight: Weights with class and label weights, shape (n_train,).
+            offset: init_score of each row, shape (n_train, n_outputs), or None.
         """
-        self._refuse()
+        self._refuse(weight)
+        max_step = float(self.parameters.get("max_delta_step", "0"))
         recipe = LeafRecipe(
-            loss=self.loss(),
+            loss=self.objective.leaf_loss(self.number),
             learning_rate=self._rates(),
             l2=self._l2(),
-            start=np.zeros(self.ensemble.n_outputs),
+            start=self._constants()[: self.ensemble.n_outputs],
             folded=self._constants(),
+            l1=float(self.parameters.get("lambda_l1", "0")),
+            max_step=max_step if max_step > 0 else np.inf,
             inexact_because=self._inexact_because(),
         )
-        return self._started(recipe, leaves, target, weight)
+        return recipe if offset is not None else self._started(recipe, leaves, target, weight)
 
     def number(self, name: str) -> float:
         """A parameter as a number.
@@ -117,49 +142,48 @@ class Training:
         rates = self._rates()
         return bool((rates != self.number("learning_rate")).any())
 
+    def _renews_rounded(self) -> bool:
+        """Whether leaves of rounded gradients are computed once more from the exact ones."""
+        return self._is("use_quantized_grad") and self._is("quant_train_renew_leaf")
+
     def _is(self, name: str, default: str = "0") -> bool:
         return self.parameters.get(name, default) == "1"
 
-    def _refuse(self) -> None:
-        """Raises for leaves that are no Newton values, and for losses not known here."""
-        objective = self.text.objective
-        if not objective:
+    def _refuse(self, weight: Floats) -> None:
+        """Raises for leaves that are no Newton values of the loss."""
+        boosting = self.boosting
+        if boosting == "rf" or (boosting == "dart" and self._was_scaled()):
             raise UnsupportedModelError(
-                "The model was trained with an objective of your own, whose derivatives it does "
-                "not hold. Similarity methods and retraining still answer."
+                f"Expected trees that keep their values, got boosting={boosting!r}, whose trees "
+                f"are {'averaged' if boosting == 'rf' else 'dropped and scaled again'} later. "
+                "Train with boosting='gbdt'; similarity methods and retraining still answer."
             )
-        if self.boosting not in ("gbdt", "goss"):
+        objective = self.objective.name
+        uneven = self._is("is_unbalance") or self.parameters.get("scale_pos_weight", "1") != "1"
+        if objective == "multiclassova" and uneven:
             raise UnsupportedModelError(
-                f"Trees of boosting={self.boosting!r} are averaged or scaled again later, so "
-                "their leaves follow no formula. Train with boosting='gbdt'; similarity methods "
-                "and retraining still answer."
+                "Expected one weight for each row, got objective='multiclassova' with is_unbalance "
+                "or scale_pos_weight, which weigh a row differently in each output. Give "
+                "sample_weight or class_weight instead; retraining still answers."
             )
-        if objective in _RENEWED:
+        if objective == "cross_entropy_lambda" and (weight != 1).any():
             raise UnsupportedModelError(
-                f"LightGBM replaces the leaves of objective={objective!r} by quantiles, which "
-                "have no derivative. Similarity methods and retraining still answer."
-            )
-        known = ("regression", "binary", "multiclass")
-        if self.text.header["objective"].endswith(" sqrt") or objective not in known:
-            raise NotYetSupportedError(
-                f"Expected one of the objectives {', '.join(known)}, got "
-                f"{self.text.header['objective']!r}, which is not known yet. Similarity methods "
-                "and retraining still answer."
+                "Expected weights that multiply the loss, got objective='cross_entropy_lambda' "
+                "with sample weights, which are part of its link. Train with "
+                "objective='cross_entropy', or without weights; retraining still answers."
             )
 
-    def loss(self) -> TrainingLoss:
-        """The training loss, with LightGBM's leaf Hessian."""
-        if self.text.objective == "regression":
-            return SquaredError()
-        if self.text.objective == "multiclass":
-            k = self.ensemble.n_outputs
-            return Softmax(hessian_scale=k / (k - 1))
-        return Logistic(slope=self.number("sigmoid"))
+    def _was_scaled(self) -> bool:
+        """Whether the trees' own word on their shrinkage is not the learning rate (DART)."""
+        rate, told = self.number("learning_rate"), self.text.shrinkage
+        first = np.arange(len(told)) < self.ensemble.n_outputs
+        kept = (told == 1) & (first | (self.ensemble.leaf_counts == 1))
+        return bool((~kept & (np.abs(told - rate) > _SIX_DIGITS * rate)).any())
 
     def _rates(self) -> Floats:
         """Learning rate of each tree; the text tells it only where nothing was added later."""
         rate, told = self.number("learning_rate"), self.text.shrinkage
-        if self.boosting not in ("gbdt", "goss"):
+        if self.boosting in ("rf", "dart"):
             return np.full(len(told), rate)
         first = np.arange(len(told)) < self.ensemble.n_outputs
         untold = (first & (told == 1)) | (self.ensemble.leaf_counts == 1)
@@ -169,13 +193,14 @@ class Training:
     def _l2(self) -> Floats:
         """Regularisation of each leaf; cat_l2 joins below a split by a set of categories.
 
-        A feature of few bins is split one category against the rest, without cat_l2.
+        A feature of few bins is split one category against the rest, without cat_l2, and leaves
+        that are computed once more from the gradients before rounding leave it out, too.
         """
         ensemble = self.ensemble
         l2 = np.full(len(ensemble.leaf_value), self.number("lambda_l2"))
         l2[ensemble.leaf_start[:-1][ensemble.leaf_counts == 1]] = np.inf
         by_set = ensemble.category_start >= 0
-        if by_set.any():
+        if by_set.any() and not self._renews_rounded():
             by_set &= self.text.n_bins[ensemble.feature] > self.number("max_cat_to_onehot")
             first_leaf = np.repeat(ensemble.leaf_start[:-1], ensemble.leaf_counts - 1)  # (n_nodes,)
             for child in ensemble.children.T:
@@ -190,17 +215,6 @@ class Training:
             self.ensemble.leaf_counts == 1, self.ensemble.leaf_value[first_leaf, 0], 0.0
         )
 
-    def _average(self, target: Floats, weight: Floats) -> Floats:
-        """What boost_from_average starts from, shape (n_outputs,); label weights do not count."""
-        own = (weight / self.label_weight(target)).astype(np.float32).astype(np.float64)
-        if self.text.objective == "regression":
-            return np.array([own @ target.astype(np.float32).astype(np.float64) / own.sum()])
-        if self.text.objective == "multiclass":
-            mass = np.bincount(target.astype(np.int64), own, minlength=self.ensemble.n_outputs)
-            return np.log(np.maximum(mass / own.sum(), _EPSILON))
-        share = np.clip(own @ target / own.sum(), _EPSILON, 1 - _EPSILON)
-        return np.array([np.log(share / (1 - share)) / self.number("sigmoid")])
-
     def _started(
         self,
         recipe: LeafRecipe,
@@ -211,13 +225,15 @@ class Training:
         """The recipe with its start, and with what the leaves of the first round hold of it."""
         k = self.ensemble.n_outputs
         constant, told = self.ensemble.leaf_counts[:k] == 1, self.text.shrinkage[:k]
-        at_zero = replace(recipe, start=recipe.folded[:k])
+        at_zero = recipe
         if constant.all() or not self._is("boost_from_average", "1"):
             return at_zero
-        average = self._average(target, weight)
+        own = weight / self.label_weight(target)
+        average = self.objective.average(target, own, self.number)
         start = np.where(constant, recipe.folded[:k], average)
         at_average = replace(recipe, start=start, folded=np.append(start, recipe.folded[k:]))
-        if (told[~constant] == 1).all():
+        near_zero = np.abs(average) < _SIX_DIGITS  # one of exactly 0 is not added
+        if (constant | (told == 1) | near_zero).all() and (told[~constant] == 1).any():
             if self.number("learning_rate") != 1:
                 return at_average
             # Both fit to rounding where a full step without l2 forgets its start.
@@ -226,9 +242,9 @@ class Training:
             ]
             if errors[0] <= 10 * errors[1] + _EPSILON:
                 return at_average
-        if np.abs(average).max() < _SIX_DIGITS:
+        if near_zero.all():
             return at_zero
-        return replace(at_zero, inexact_because=(*recipe.inexact_because, "init_score"))
+        return replace(at_zero, inexact_because=(*recipe.inexact_because, INIT_SCORE))
 
     def _first_error(
         self,
@@ -246,8 +262,10 @@ class Training:
             n_leaves = own.stop - own.start
             gradient = np.bincount(leaves[t], weight * at.gradient[:, t], n_leaves)
             hessian = np.bincount(leaves[t], weight * at.hessian[:, t], n_leaves)
-            below = np.maximum(hessian + recipe.l2[own], _EPSILON)
-            value = recipe.folded[t] - recipe.learning_rate[t] * gradient / below
+            gradient -= np.clip(gradient, -recipe.l1, recipe.l1)
+            theta = -gradient / np.maximum(hessian + recipe.l2[own], _EPSILON)
+            theta = theta.clip(-recipe.max_step, recipe.max_step)
+            value = recipe.folded[t] + recipe.learning_rate[t] * theta
             gap += float(np.abs(value - ensemble.leaf_value[own, 0]).sum())
         return gap
 
@@ -257,8 +275,9 @@ class Training:
         def number(name: str, default: float = 0.0) -> float:
             return float(self.parameters.get(name, default))
 
-        names = ("lambda_l1", "max_delta_step", "path_smooth", "use_quantized_grad")
-        reasons = [name for name in names if number(name) > 0]
+        reasons = ["path_smooth"] if number("path_smooth") > 0 else []
+        if self._is("use_quantized_grad") and not self._renews_rounded():
+            reasons.append("use_quantized_grad")
         if "goss" in (self.boosting, self.parameters.get("data_sample_strategy")):
             reasons.append("data_sample_strategy=goss")
         else:
@@ -267,7 +286,8 @@ class Training:
                 reasons.append("bagging_fraction")
         if set(self.parameters.get("monotone_constraints", "").split(",")) - {"", "0"}:
             reasons.append("monotone_constraints")
-        if self.parameters.get("forcedsplits_filename"):
+        by_set = (self.ensemble.category_start >= 0).any()
+        if self.parameters.get("forcedsplits_filename") and by_set:  # these may lack cat_l2
             reasons.append("forcedsplits_filename")
         if self.rate_changes():
             reasons.append("a learning rate that changes")

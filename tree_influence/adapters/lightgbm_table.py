@@ -7,12 +7,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix, issparse
 
 from influence.errors import InputError
 from tree_influence.adapters.columns import check_count, check_names, numbers
 
 Floats = NDArray[np.float64]
 
+# What pandas calls the values of a column of objects that are all numbers.
+_NUMBERS = ("boolean", "integer", "floating", "mixed-integer-float", "decimal", "complex", "empty")
+_AS_THEY_ARE = (np.float32, np.float64)  # LightGBM rounds other arrays to float32, but no tables
 _ZERO = float(np.float32(1e-35))  # LightGBM takes values up to this for 0
 
 
@@ -51,12 +55,24 @@ class Table:
             ]
             matrix = np.column_stack(columns)
         else:
+            if issparse(X):
+                check_count(X.shape[1], self.n_features)
+                X = X.toarray()  # what is absent is 0
             matrix = numbers(X)
             check_count(matrix.shape[1], self.n_features)
+            if np.asarray(X).dtype not in _AS_THEY_ARE:
+                matrix = matrix.astype(np.float32).astype(np.float64)
         matrix[np.abs(matrix) <= _ZERO] = 0.0
         for j in self.categorical:
             np.trunc(matrix[:, j], out=matrix[:, j])  # as LightGBM reads a category
         return matrix
+
+    def training_rows(self, X: Any) -> Any:
+        """All rows for training again: as they are where the library reads them like `matrix`."""
+        if issparse(X) or (isinstance(X, np.ndarray) and X.ndim == 2 and X.dtype in _AS_THEY_ARE):
+            check_count(X.shape[1], self.n_features)
+            return csr_matrix(X) if issparse(X) else X
+        return self.matrix(X)
 
     def _check_names(self, X: pd.DataFrame) -> None:
         if self.names is not None:
@@ -69,7 +85,7 @@ class Table:
         They are the columns that hold categories or text here or that the model treats as
         categories; where these do not fit, some of the latter were numbers in training.
         """
-        wordy = {j for j in range(X.shape[1]) if _is_wordy(X.dtypes.iloc[j])}
+        wordy = {j for j in range(X.shape[1]) if _is_wordy(X.iloc[:, j])}
         for columns in (sorted(wordy | set(self.categorical)), sorted(wordy)):
             mapped = dict(zip(columns, self.categories, strict=False))
             fits = all(self.largest[j] < len(mapped[j]) for j in mapped)
@@ -83,13 +99,24 @@ class Table:
         )
 
 
-def _is_wordy(dtype: Any) -> bool:
-    kinds = (pd.CategoricalDtype, pd.StringDtype)
-    return isinstance(dtype, kinds) or dtype == np.dtype(object)
+def _is_wordy(column: pd.Series) -> bool:
+    """Whether a column holds categories or text, be it in pandas' own types or in Arrow's."""
+    dtype = column.dtype
+    if isinstance(dtype, pd.ArrowDtype):
+        return not _is_number(dtype)
+    if dtype == np.dtype(object):  # numbers or booleans where some are missing, or text
+        return pd.api.types.infer_dtype(column, skipna=True) not in _NUMBERS
+    return isinstance(dtype, pd.CategoricalDtype | pd.StringDtype)
+
+
+def _is_number(dtype: Any) -> bool:
+    return pd.api.types.is_numeric_dtype(dtype) or pd.api.types.is_bool_dtype(dtype)
 
 
 def _codes(column: pd.Series, categories: Sequence[Any]) -> Floats:
     """Positions in `categories` by value; NaN where missing or unseen, as LightGBM does."""
+    if isinstance(column.dtype, pd.ArrowDtype):
+        column = column.astype(object)
     place, found = pd.factorize(column)
     found = np.asarray(found, dtype=object)
     known = pd.Index(categories, dtype=object).get_indexer(pd.Index(found, dtype=object))
@@ -109,7 +136,7 @@ def _are_text(values: Sequence[Any] | NDArray[np.object_]) -> bool:
 
 
 def _numbers(column: pd.Series) -> Floats:
-    readable = pd.api.types.is_numeric_dtype(column.dtype) or column.dtype == object
+    readable = _is_number(column.dtype) or column.dtype == object
     try:
         if not readable or pd.api.types.is_complex_dtype(column.dtype):
             raise TypeError(f"its dtype is {column.dtype}")

@@ -65,6 +65,17 @@ class ModelText:
         return self.header.get("objective", "").split(" ")[0]
 
     @property
+    def is_forest(self) -> bool:
+        """Whether predictions are the mean of the trees (boosting=rf)."""
+        return "average_output" in self.header
+
+    @property
+    def is_before_3(self) -> bool:
+        """Whether LightGBM 2 wrote it: it had no path_smooth yet."""
+        knows = not self.parameters or "path_smooth" in self.parameters
+        return self.header.get("version") == "v2" or not knows
+
+    @property
     def n_bins(self) -> NDArray[np.int64]:
         """Bins of each categorical feature, one of them for missing and rare categories; else 0."""
         infos = self.header["feature_infos"].split()
@@ -126,7 +137,9 @@ def _split(text: str) -> tuple[list[dict[str, str]], dict[str, str], str]:
 
 
 def _fields(lines: list[str]) -> dict[str, str]:
-    return dict(line.split("=", 1) for line in lines if "=" in line)
+    """Values by key; a line without one (average_output) has an empty value."""
+    parts = (line.partition("=") for line in lines if line)
+    return {key: value for key, _, value in parts}
 
 
 def _parameters(rest: str) -> dict[str, str]:

@@ -1,6 +1,7 @@
-"""scikit-learn: loads skops files and picks the adapter of the two kinds of gradient boosting."""
+"""scikit-learn: loads skops files and picks the adapter of an estimator."""
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 from sklearn.ensemble import (
@@ -14,21 +15,25 @@ from sklearn.ensemble import (
     RandomForestRegressor,
 )
 from sklearn.exceptions import NotFittedError as SklearnNotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from influence.errors import (
     InputError,
     NotFittedError,
-    NotYetSupportedError,
     StorageError,
     UnsupportedModelError,
     UntrustedFileError,
 )
+from tree_influence import adapters
 from tree_influence.adapters.base import Adapter
+from tree_influence.adapters.sklearn_forest import Forest
 from tree_influence.adapters.sklearn_gb import GradientBoosting
 from tree_influence.adapters.sklearn_hist import HistGradientBoosting
+from tree_influence.adapters.sklearn_wrappers import refusal
 
-# What gradient boosting and the usual Pipeline steps hold beyond the types skops itself trusts.
+# What boosting, forests and the usual Pipeline steps hold beyond the types skops itself trusts.
 # Named one by one: the packages also hold functions that run commands or load pickles. skops
 # leaves out the two tree types since their node numbers are used unchecked in prediction;
 # `parse` checks them.
@@ -56,20 +61,16 @@ TRUSTED = frozenset(
 )
 TRUSTED_MODULES = ("sklearn._loss.link", "sklearn._loss.loss", "sklearn._loss._loss")
 
-BOOSTING = "GradientBoosting* or HistGradientBoosting*"
-_MEMBER = "pass one of model.estimators_, with the rows and target it was fitted on"
-INSTEAD = {
-    "BaseSearchCV": "pass model.best_estimator_",
-    "Pipeline": "pass its last step, and features transformed by the earlier ones",
-    "CalibratedClassifierCV": "pass one of [c.estimator for c in model.calibrated_classifiers_], "
-    "with the rows of its fold",
-    "TransformedTargetRegressor": "pass model.regressor_, with the transformed target",
-    "BaseThresholdClassifier": "pass model.estimator_",
-    "_BaseHeterogeneousEnsemble": _MEMBER,
-    "BaggingClassifier": _MEMBER,
-    "BaggingRegressor": _MEMBER,
-    "OneVsRestClassifier": _MEMBER,
-    "_MultiOutputEstimator": _MEMBER,
+# The adapter of each estimator and of what is built on it.
+ADAPTERS: dict[type, Callable[[Any], Adapter]] = {
+    GradientBoostingClassifier: GradientBoosting,
+    GradientBoostingRegressor: GradientBoosting,
+    HistGradientBoostingClassifier: HistGradientBoosting,
+    HistGradientBoostingRegressor: HistGradientBoosting,
+    RandomForestClassifier: Forest,
+    RandomForestRegressor: Forest,
+    ExtraTreesClassifier: Forest,
+    ExtraTreesRegressor: Forest,
 }
 
 
@@ -77,7 +78,7 @@ def load(path: str | os.PathLike[str]) -> Any:
     """Loads what skops.io.dump saved: an estimator, or a Pipeline.
 
     Raises:
-        UntrustedFileError: The file holds types other than those of gradient boosting and of
+        UntrustedFileError: The file holds types other than those of boosting, forests and of
             scikit-learn's usual transformers.
         StorageError: The file cannot be read.
     """
@@ -106,18 +107,27 @@ def load(path: str | os.PathLike[str]) -> Any:
 
 
 def parse(model: Any, params: dict[str, Any]) -> Adapter:
-    """Reads a fitted gradient boosting estimator.
+    """Reads a fitted boosting or forest, also inside a FrozenEstimator.
 
     Args:
-        model: GradientBoosting or HistGradientBoosting, classifier or regressor.
+        model: GradientBoosting, HistGradientBoosting, RandomForest or ExtraTrees, classifier or
+            regressor.
         params: Must be empty: these estimators hold all their parameters.
 
     Raises:
         NotFittedError: The estimator has not been fitted.
-        NotYetSupportedError: A forest, or an initial estimator of the user's.
         UnsupportedModelError: Any other estimator; the message says what to pass instead.
     """
-    adapter = _adapter_of(model)
+    if isinstance(model, FrozenEstimator):
+        if isinstance(model.estimator, Pipeline):
+            raise UnsupportedModelError(
+                "Expected a FrozenEstimator around a boosting or a forest, got one around a "
+                "Pipeline; pass model.estimator."
+            )
+        return adapters.parse(model.estimator, params)
+    readers = [ADAPTERS[ancestor] for ancestor in type(model).__mro__ if ancestor in ADAPTERS]
+    if not readers:
+        raise refusal(model)
     if params:
         raise InputError(
             f"Expected no params, since scikit-learn estimators hold them all, got {list(params)}."
@@ -128,27 +138,7 @@ def parse(model: Any, params: dict[str, Any]) -> Adapter:
         raise NotFittedError(
             f"Expected a fitted {type(model).__name__}, got one without trees; call fit first."
         ) from error
-    return adapter(model)
-
-
-def _adapter_of(model: Any) -> type[GradientBoosting] | type[HistGradientBoosting]:
-    if isinstance(model, GradientBoostingClassifier | GradientBoostingRegressor):
-        return GradientBoosting
-    if isinstance(model, HistGradientBoostingClassifier | HistGradientBoostingRegressor):
-        return HistGradientBoosting
-    name = type(model).__name__
-    forests = (
-        RandomForestClassifier | RandomForestRegressor | ExtraTreesClassifier | ExtraTreesRegressor
-    )
-    if isinstance(model, forests):
-        raise NotYetSupportedError(f"Expected {BOOSTING}, got {name}: no code reads forests yet.")
-    ancestors = [ancestor.__name__ for ancestor in type(model).__mro__]
-    advice = [INSTEAD[ancestor] for ancestor in ancestors if ancestor in INSTEAD]
-    raise UnsupportedModelError(
-        f"Expected {BOOSTING} of scikit-learn, got {name}; "
-        + (advice[0] if advice else "no other estimator of scikit-learn can be answered")
-        + "."
-    )
+    return readers[0](model)
 
 
 def _is_trusted(name: str) -> bool:

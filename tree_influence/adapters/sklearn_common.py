@@ -1,4 +1,4 @@
-"""What both kinds of scikit-learn's gradient boosting share: tables, trees and held-out rows."""
+"""What scikit-learn's boosting and forests share: tables, trees, held-out rows, refusals."""
 
 import numbers
 from collections.abc import Sequence
@@ -7,11 +7,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.sparse import issparse
+from sklearn.base import clone
 from sklearn.model_selection import train_test_split
 
-from influence.errors import InputError, NotYetSupportedError, StorageError, UnsupportedModelError
+from influence.errors import InputError, StorageError, UnsupportedModelError
 from tree_influence.adapters.columns import check_count, check_names
-from tree_influence.losses import Logistic, Softmax, SquaredError, TrainingLoss
+from tree_influence.ensemble import MISSING_LEFT, MISSING_RIGHT, Tree
+from tree_influence.losses import Loss, TrainingLoss
 
 Floats = NDArray[np.float64]
 
@@ -19,18 +22,67 @@ Floats = NDArray[np.float64]
 def checked_table(X: Any, names: Sequence[str] | None, n_features: int) -> pd.DataFrame:
     """Features as a table with the model's own column names (0, 1, ... if it knows none)."""
     own_names = list(range(n_features)) if names is None else list(names)
-    table = X if isinstance(X, pd.DataFrame) else _table_of_array(X)
+    table = X if isinstance(X, pd.DataFrame) else pd.DataFrame(_array(X), copy=False)
     if names is not None and isinstance(X, pd.DataFrame):
         check_names(list(table.columns), own_names)
     check_count(table.shape[1], n_features)
     return table.set_axis(own_names, axis=1)
 
 
-def _table_of_array(X: Any) -> pd.DataFrame:
+def plain_numbers(table: pd.DataFrame, dtype: type[np.floating]) -> NDArray[np.floating] | None:
+    """All columns at once where they are plain numbers; None where some need a closer look."""
+    if all(isinstance(kind, np.dtype) and kind.kind in "biuf" for kind in table.dtypes):
+        return table.to_numpy(dtype=dtype)
+    return None
+
+
+def float32_matrix(
+    X: Any, names: Sequence[str] | None, n_features: int, *, takes_missing: bool
+) -> NDArray[np.float32]:
+    """Features as scikit-learn's exact trees compare them, shape (n_rows, n_features).
+
+    What is absent from a sparse matrix is 0, as in the library.
+
+    Args:
+        X: DataFrame, array or sparse matrix.
+        names: Column names of training, or None.
+        n_features: Number of columns of training.
+        takes_missing: Whether the model takes NaN in dense rows.
+    """
+    with np.errstate(over="ignore"):
+        if issparse(X):
+            check_count(X.shape[1], n_features)
+            matrix = X.astype(np.float32).toarray()
+        else:
+            table = checked_table(X, names, n_features)
+            matrix = plain_numbers(table, np.float32)
+            if matrix is None:
+                matrix = np.empty(table.shape, dtype=np.float32)
+                for j in range(n_features):
+                    matrix[:, j] = numeric_column(table.iloc[:, j])
+    missing_allowed = takes_missing and not issparse(X)
+    refused = np.isinf(matrix) if missing_allowed else ~np.isfinite(matrix)
+    if refused.any():
+        row, j = np.argwhere(refused)[0]
+        raise InputError(
+            f"The model takes finite numbers in the range of float32"
+            f"{' and missing values' if missing_allowed else ''}, but row {row} has "
+            f"{matrix[row, j]} in column {j if names is None else names[j]}; impute it as in "
+            "training."
+        )
+    return np.ascontiguousarray(matrix)
+
+
+def named(features: NDArray[np.float32], names: Sequence[str] | None) -> Any:
+    """A matrix as the library asks for it: with the column names of training."""
+    return features if names is None else pd.DataFrame(features, columns=list(names), copy=False)
+
+
+def _array(X: Any) -> NDArray[np.generic]:
     array = np.asarray(X)
     if array.ndim != 2:
         raise InputError(f"Features must be of shape (n_rows, n_features), got {array.shape}.")
-    return pd.DataFrame(array)
+    return array
 
 
 def numeric_column(column: pd.Series) -> Floats:
@@ -87,6 +139,41 @@ def inner_and_leaf_numbers(
     return inner, own[children[0]], own[children[1]]
 
 
+def exact_tree(tree: Any, value: Floats, n_features: int) -> Tree:
+    """A tree of `sklearn.tree`.
+
+    Args:
+        tree: The attribute `tree_` of a fitted one.
+        value: What each node would add to the raw score, shape (n_all, n_values).
+        n_features: Number of columns.
+    """
+    is_leaf = tree.children_left == -1
+    inner, left, right = inner_and_leaf_numbers(
+        tree.children_left, tree.children_right, tree.feature, is_leaf, n_features
+    )
+    return Tree(
+        feature=tree.feature[inner],
+        threshold=tree.threshold[inner],
+        left=left,
+        right=right,
+        missing=np.where(tree.missing_go_to_left[inner] == 1, MISSING_LEFT, MISSING_RIGHT),
+        leaf_value=value[is_leaf],
+        leaf_label=np.flatnonzero(is_leaf),
+    )
+
+
+def fresh(model: Any, changed: dict[str, Any]) -> Any:
+    """The unfitted estimator again, with a seed if it has none: refits differ by their rows alone.
+
+    Args:
+        model: A fitted estimator.
+        changed: Parameters that are to differ.
+    """
+    again: Any = clone(model)
+    again.set_params(**changed, warm_start=False)
+    return again if again.random_state is not None else again.set_params(random_state=0)
+
+
 def held_out_rows(
     n_rows: int, fraction: float, stratify: Floats | None, seed: Any
 ) -> NDArray[np.intp]:
@@ -114,18 +201,16 @@ def is_repeatable(random_state: Any) -> bool:
     return isinstance(random_state, numbers.Integral)
 
 
-def loss_named(name: Any, n_outputs: int, hessian_scale: float = 1.0) -> TrainingLoss:
-    """The loss that a parameter `loss` names, for models of squared error or log loss."""
-    if name == "squared_error":
-        return SquaredError()
-    if name == "log_loss":
-        return Softmax(hessian_scale) if n_outputs > 1 else Logistic()
-    expected = f"Expected loss='squared_error' or 'log_loss', got loss={name!r}"
-    if name in ("exponential", "poisson", "gamma"):
-        raise NotYetSupportedError(f"{expected}: no code has its derivatives yet.")
-    if name in ("absolute_error", "huber", "quantile"):
+def with_newton_leaves(loss: Loss, name: Any) -> TrainingLoss:
+    """The loss again, as the leaf formulas need it.
+
+    Raises:
+        UnsupportedModelError: The library renews the leaves of this loss.
+    """
+    if name in ("absolute_error", "huber", "quantile") or not isinstance(loss, TrainingLoss):
         raise UnsupportedModelError(
-            f"{expected}, whose leaves are medians or other quantiles of the residuals and follow "
-            "no Newton formula. Similarity methods and retraining still answer."
+            f"Expected a loss whose leaves are Newton steps, got loss={name!r}, whose leaves are "
+            "medians or other quantiles of the residuals and follow no such formula. Similarity "
+            "methods and retraining still answer."
         )
-    raise UnsupportedModelError(f"{expected}, a custom loss whose derivatives are not known.")
+    return loss

@@ -3,25 +3,35 @@
 from typing import Any, Self, final
 
 import numpy as np
-import pandas as pd
 import sklearn
 from numpy.typing import NDArray
-from sklearn.base import clone, is_classifier
+from scipy.sparse import issparse
+from sklearn.base import is_classifier
 from sklearn.dummy import DummyClassifier, DummyRegressor
 
-from influence.errors import InputError, NotYetSupportedError
+from influence.errors import UnsupportedModelError
 from tree_influence.adapters.base import Adapter, DataSet, LeafRecipe
 from tree_influence.adapters.columns import check_all_classes
 from tree_influence.adapters.sklearn_common import (
-    checked_table,
+    exact_tree,
+    float32_matrix,
+    fresh,
     held_out_rows,
-    inner_and_leaf_numbers,
     is_repeatable,
-    loss_named,
-    numeric_column,
+    named,
+    with_newton_leaves,
 )
-from tree_influence.ensemble import MISSING_RIGHT, Tree, TreeEnsemble, stack
-from tree_influence.losses import TrainingLoss
+from tree_influence.ensemble import TreeEnsemble, stack
+from tree_influence.losses import (
+    AbsoluteError,
+    Exponential,
+    Huber,
+    Logistic,
+    Loss,
+    Quantile,
+    Softmax,
+    SquaredError,
+)
 
 Floats = NDArray[np.float64]
 
@@ -30,13 +40,23 @@ Floats = NDArray[np.float64]
 class GradientBoosting(Adapter):
     """scikit-learn's GradientBoosting.
 
-    The raw score is the constant initial prediction + sum of learning_rate * leaf value. Rows are
-    compared as float32 with float64 thresholds. With r = y - p, a leaf is sum(w r) / sum(w p(1-p))
-    for two classes, (K-1)/K times that for K, and the mean of r for squared error; no l2.
+    The raw score is the initial prediction + sum of learning_rate * leaf value. Rows are compared
+    as float32 with float64 thresholds. With r = y - p, a leaf is sum(w r) / sum(w p(1-p)) for two
+    classes, (K-1)/K times that for K, the mean of r for squared error, and with s = 1 - 2y
+    sum(-w s exp(s F)) / sum(w exp(s F)) for the exponential loss; no l2.
+
+    An initial estimator of the user's (`init`) is the rows' `offset`. Influence holds it fixed:
+    what a row does to the initial estimator itself is left out; retraining fits it again.
+
+    The huber loss chooses its delta anew each round, as a quantile of the residuals. Predictions
+    are judged by the delta of the last round, models trained again by that of the model explained.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, huber_delta: float | None = None) -> None:
         self._model = model
+        if huber_delta is None:
+            huber_delta = float(model._loss.closs.delta) if model.loss == "huber" else np.nan
+        self._huber_delta = huber_delta
         self.library = f"scikit-learn {sklearn.__version__}"
         self.classes = model.classes_ if is_classifier(model) else None
         names = getattr(model, "feature_names_in_", None)
@@ -45,22 +65,15 @@ class GradientBoosting(Adapter):
 
     def features(self, X: Any) -> NDArray[np.float32]:
         """A float32 matrix, shape (n_rows, n_features)."""
-        table = checked_table(X, self.feature_names, self.ensemble.n_features)
-        matrix = np.empty(table.shape, dtype=np.float32)
-        with np.errstate(over="ignore"):
-            for j in range(table.shape[1]):
-                matrix[:, j] = numeric_column(table.iloc[:, j])
-        if not np.isfinite(matrix).all():
-            row, j = np.argwhere(~np.isfinite(matrix))[0]
-            raise InputError(
-                f"GradientBoosting takes finite numbers in the range of float32, but row {row} "
-                f"has {table.iloc[row, j]} in column {table.columns[j]}; impute it as in "
-                "training."
-            )
-        return matrix
+        return float32_matrix(X, self.feature_names, self.ensemble.n_features, takes_missing=False)
 
     def leaves(self, features: NDArray[np.float32]) -> NDArray[np.integer]:
         return self.ensemble.leaves(features)
+
+    def offset(self, features: NDArray[np.float32]) -> Floats:
+        if _starts_constant(self._model):
+            return np.zeros((len(features), self.ensemble.n_outputs))
+        return self._model._raw_predict_init(features)
 
     def library_raw(self, features: NDArray[np.float32]) -> Floats:
         return self._model._raw_predict(features)
@@ -79,15 +92,20 @@ class GradientBoosting(Adapter):
             ] = 0.0
         return weight
 
-    def offset(self, features: NDArray[np.float32]) -> Floats:
-        return np.zeros((len(features), self.ensemble.n_outputs))
-
     def unpack(self, container: Any) -> DataSet | None:
         return None
 
-    def loss(self) -> TrainingLoss:
-        k = self.ensemble.n_outputs
-        return loss_named(self._model.loss, k, hessian_scale=k / (k - 1) if k > 1 else 1.0)
+    def loss(self) -> Loss:
+        model, k = self._model, self.ensemble.n_outputs
+        losses: dict[str, Loss] = {
+            "squared_error": SquaredError(),
+            "log_loss": Softmax(k / (k - 1)) if k > 1 else Logistic(),
+            "exponential": Exponential(),
+            "absolute_error": AbsoluteError(),
+            "quantile": Quantile(model.alpha),
+            "huber": Huber(self._huber_delta),
+        }
+        return losses[model.loss]
 
     def recipe(
         self,
@@ -97,18 +115,18 @@ class GradientBoosting(Adapter):
         offset: Floats | None = None,
     ) -> LeafRecipe:
         model, n_trees = self._model, self.ensemble.n_trees
-        inexact = []
-        if model.subsample < 1.0:
-            inexact.append(f"subsample={model.subsample}")
-        if model.n_iter_no_change is not None and not is_repeatable(model.random_state):
-            inexact.append("n_iter_no_change without an integer random_state")
+        reasons = {
+            f"subsample={model.subsample}": model.subsample < 1.0,
+            "n_iter_no_change without an integer random_state": model.n_iter_no_change is not None
+            and not is_repeatable(model.random_state),
+        }
         return LeafRecipe(
-            loss=self.loss(),
+            loss=with_newton_leaves(self.loss(), model.loss),
             learning_rate=np.full(n_trees, float(model.learning_rate)),
             l2=np.zeros(len(self.ensemble.leaf_value)),
             start=self.ensemble.bias,
             folded=np.zeros(n_trees),
-            inexact_because=tuple(inexact),
+            inexact_because=tuple(reason for reason, holds in reasons.items() if holds),
         )
 
     def refit(
@@ -119,51 +137,43 @@ class GradientBoosting(Adapter):
         offset: Floats | None = None,
     ) -> Self:
         check_all_classes(y, self.classes)
-        features = self.features(X)
-        model: Any = clone(self._model)
-        model.set_params(
-            n_estimators=self.ensemble.n_rounds, n_iter_no_change=None, warm_start=False
-        )
-        named = pd.DataFrame(features, columns=self.feature_names)
-        model.fit(features if self.feature_names is None else named, y, sample_weight)
-        return type(self)(model)
+        rows = X if issparse(X) else named(self.features(X), self.feature_names)
+        rounds = {"n_estimators": self.ensemble.n_rounds, "n_iter_no_change": None}
+        model = fresh(self._model, rounds)
+        return type(self)(model.fit(rows, y, sample_weight), self._huber_delta)
 
 
 def _ensemble(model: Any) -> TreeEnsemble:
     rate, n_features = float(model.learning_rate), model.n_features_in_
     return stack(
-        [_tree(fitted.tree_, rate, n_features) for fitted in model.estimators_.ravel()],
+        [
+            exact_tree(fitted.tree_, rate * fitted.tree_.value[:, 0, :], n_features)
+            for fitted in model.estimators_.ravel()
+        ],
         bias=_constant_start(model),
         n_features=n_features,
         compares_float32=True,
     )
 
 
-def _tree(tree: Any, rate: float, n_features: int) -> Tree:
-    is_leaf = tree.children_left == -1
-    inner, left, right = inner_and_leaf_numbers(
-        tree.children_left, tree.children_right, tree.feature, is_leaf, n_features
-    )
-    return Tree(
-        feature=tree.feature[inner],
-        threshold=tree.threshold[inner],
-        left=left,
-        right=right,
-        missing=np.full(len(inner), MISSING_RIGHT),  # the library takes no missing values
-        leaf_value=rate * tree.value[is_leaf, 0, :],
-        leaf_label=np.flatnonzero(is_leaf),
-    )
-
-
 def _constant_start(model: Any) -> Floats:
-    """Raw score before the first tree, shape (n_outputs,)."""
-    start = model.init_
-    constant = isinstance(start, str) or (
-        isinstance(start, DummyClassifier | DummyRegressor) and start.strategy != "stratified"
-    )
-    if not constant:
-        raise NotYetSupportedError(
-            "Expected a constant initial prediction (init=None or 'zero'), got "
-            f"init={type(start).__name__}(): no code carries another model's share yet."
-        )
+    """Raw score before the first tree, shape (n_outputs,); 0 if it differs between rows."""
+    if not _starts_constant(model):
+        return np.zeros(model.estimators_.shape[1])
     return model._raw_predict_init(np.zeros((1, model.n_features_in_), dtype=np.float32))[0]
+
+
+def _starts_constant(model: Any) -> bool:
+    """Whether all rows start from the same score.
+
+    Raises:
+        UnsupportedModelError: Each prediction draws the start anew.
+    """
+    start = model.init_
+    if isinstance(start, DummyClassifier) and start.strategy == "stratified":
+        raise UnsupportedModelError(
+            "Expected an initial estimator whose predictions stay the same, got "
+            "init=DummyClassifier(strategy='stratified'), which draws them at random; use "
+            "strategy='prior' or init=None."
+        )
+    return isinstance(start, str | DummyClassifier | DummyRegressor)

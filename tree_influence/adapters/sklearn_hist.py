@@ -7,21 +7,32 @@ import numpy as np
 import pandas as pd
 import sklearn
 from numpy.typing import NDArray
-from sklearn.base import clone, is_classifier
+from scipy.sparse import issparse
+from sklearn.base import is_classifier
 from sklearn.utils._openmp_helpers import _openmp_effective_n_threads
 
-from influence.errors import StorageError, TrainingDataError, UnsupportedModelError
+from influence.errors import InputError, StorageError, TrainingDataError, UnsupportedModelError
 from tree_influence.adapters.base import Adapter, DataSet, LeafRecipe
 from tree_influence.adapters.columns import check_all_classes
 from tree_influence.adapters.sklearn_common import (
     checked_table,
+    fresh,
     held_out_rows,
     inner_and_leaf_numbers,
-    loss_named,
     numeric_column,
+    plain_numbers,
+    with_newton_leaves,
 )
 from tree_influence.ensemble import MISSING_LEFT, MISSING_RIGHT, Tree, TreeEnsemble, stack
-from tree_influence.losses import TrainingLoss
+from tree_influence.losses import (
+    AbsoluteError,
+    Logistic,
+    Loss,
+    Quantile,
+    Softmax,
+    SquaredError,
+)
+from tree_influence.losses_positive import Gamma, Poisson
 
 Floats = NDArray[np.float64]
 
@@ -107,8 +118,23 @@ class HistGradientBoosting(Adapter):
     def unpack(self, container: Any) -> DataSet | None:
         return None
 
-    def loss(self) -> TrainingLoss:
-        return loss_named(self._model.loss, self.ensemble.n_outputs)
+    def loss(self) -> Loss:
+        model = self._model
+        losses: dict[str, Loss] = {
+            "squared_error": SquaredError(),
+            "log_loss": Softmax() if self.ensemble.n_outputs > 1 else Logistic(),
+            "poisson": Poisson(),
+            "gamma": Gamma(),
+            "absolute_error": AbsoluteError(),
+            "quantile": Quantile(getattr(model, "quantile", None) or 0.5),
+        }
+        if not isinstance(model.loss, str):
+            raise UnsupportedModelError(
+                f"Expected a loss that scikit-learn names ({', '.join(losses)}), got "
+                f"loss={type(model.loss).__name__}(), of which nothing more is known; fit with "
+                "one of the names."
+            )
+        return losses[model.loss]
 
     def recipe(
         self,
@@ -118,23 +144,22 @@ class HistGradientBoosting(Adapter):
         offset: Floats | None = None,
     ) -> LeafRecipe:
         model, ensemble = self._model, self.ensemble
-        inexact = []
-        if _has_monotonic_bounds(model.monotonic_cst):
-            inexact.append("monotonic_cst")
-        if any(_predicts_unlike_training(predictor) for predictor in _predictors(model)):
-            inexact.append(
-                "a categorical feature of one category and missing values, which scikit-learn "
-                "sends elsewhere in prediction than in training"
-            )
+        reasons = {
+            "monotonic_cst": _has_monotonic_bounds(model.monotonic_cst),
+            "a categorical feature of one category and missing values, which scikit-learn sends "
+            "elsewhere in prediction than in training": any(
+                _predicts_unlike_training(predictor) for predictor in _predictors(model)
+            ),
+        }
         # A tree without a split has value 0 whatever its gradients: an infinite l2.
         l2 = np.where(ensemble.leaf_counts == 1, np.inf, float(model.l2_regularization))
         return LeafRecipe(
-            loss=self.loss(),
+            loss=with_newton_leaves(self.loss(), model.loss),
             learning_rate=np.full(ensemble.n_trees, float(model.learning_rate)),
             l2=np.repeat(l2, ensemble.leaf_counts),
             start=ensemble.bias,
             folded=np.zeros(ensemble.n_trees),
-            inexact_because=tuple(inexact),
+            inexact_because=tuple(reason for reason, holds in reasons.items() if holds),
         )
 
     def refit(
@@ -150,14 +175,21 @@ class HistGradientBoosting(Adapter):
             # "from_dtype"
             kinds = {table.columns[j]: "category" for j in np.flatnonzero(model.is_categorical_)}
             table = table.astype(kinds)
-        again: Any = clone(model)
-        again.set_params(max_iter=self.ensemble.n_rounds, early_stopping=False, warm_start=False)
-        return type(self)(again.fit(table, y, sample_weight))
+        rounds = {"max_iter": self.ensemble.n_rounds, "early_stopping": False}
+        return type(self)(fresh(model, rounds).fit(table, y, sample_weight))
 
     def _table(self, X: Any) -> pd.DataFrame:
         """Columns of the names and dtypes of training; float64, or categories by value."""
+        if issparse(X):
+            raise InputError(
+                f"HistGradientBoosting takes no sparse matrix, got a {type(X).__name__}; pass "
+                "X.toarray(), as in training."
+            )
         table = checked_table(X, self.feature_names, self.ensemble.n_features)
         known = _known_categories(self._model)
+        matrix = None if known else plain_numbers(table, np.float64)
+        if matrix is not None:
+            return pd.DataFrame(matrix, index=table.index, columns=table.columns, copy=False)
         columns = {
             j: _by_value(table.iloc[:, j], known[j])
             if j in known

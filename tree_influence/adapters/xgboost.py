@@ -6,6 +6,7 @@ Booster's own settings, which hold the training parameters as long as it was not
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self, final
@@ -19,29 +20,40 @@ from xgboost.callback import EarlyStopping
 from influence.errors import (
     MissingParameterError,
     NotFittedError,
-    NotYetSupportedError,
     StorageError,
     UnsupportedModelError,
 )
 from tree_influence.adapters.base import Adapter, DataSet, Floats, LeafRecipe
 from tree_influence.adapters.columns import check_all_classes
-from tree_influence.adapters.xgboost_recipe import Training, read_params
+from tree_influence.adapters.xgboost_matrix import unpacked
+from tree_influence.adapters.xgboost_params import read_params
+from tree_influence.adapters.xgboost_recipe import Training
+from tree_influence.adapters.xgboost_settings import parameters_of, trees_settings
 from tree_influence.adapters.xgboost_table import Table, read_table
 from tree_influence.adapters.xgboost_trees import Content, read
 from tree_influence.losses import Loss
-from tree_influence.target import encode_target
+from tree_influence.target import are_shares, encode_target
+
+# Of a tree's leaves, in JSON or UBJSON.
+_LEAF_WIDTH = re.compile(rb'size_leaf_vector(?:"\s*:\s*"|SL.{8})(\d+)', re.DOTALL)
 
 
 def load(path: str | os.PathLike[str]) -> xgboost.Booster:
     """Loads a .json or .ubj file; which of the two is read off its first bytes.
 
     Raises:
-        StorageError: The file cannot be read or is truncated.
+        StorageError: The file cannot be read, is truncated, or would end the process.
     """
     try:
         content = Path(path).read_bytes()
         if not content.rstrip().endswith(b"}"):  # XGBoost may fill the memory on such a file
             raise ValueError("it does not end where a model ends, so it is truncated")
+        width = _LEAF_WIDTH.search(content)
+        if width and int(width[1]) > 1 and b"leaf_weights" not in content and _version() >= (3, 2):
+            raise ValueError(
+                "it has vector leaves (multi_output_tree) as XGBoost before 3.2 stored them, and "
+                f"loading it ends the process of XGBoost {xgboost.__version__}. Use 3.1"
+            )
         return xgboost.Booster(model_file=bytearray(content))
     except (OSError, ValueError) as error:  # XGBoostError is a ValueError
         raise StorageError(
@@ -61,7 +73,7 @@ def parse(model: Any, params: Mapping[str, Any]) -> "XGBoost":
 
     Raises:
         NotFittedError: No tree has been trained.
-        UnsupportedModelError: Linear models and vector leaves, or no XGBoost model at all.
+        UnsupportedModelError: Linear models, or no XGBoost model at all.
     """
     return XGBoost(model, params)
 
@@ -92,7 +104,7 @@ class XGBoost(Adapter):
         self._training = Training(
             content,
             given,
-            _trees_settings(self._settings)["tree_train_param"],
+            trees_settings(self._settings)["tree_train_param"],
             has_metrics=bool(self._settings["metrics"]),
             custom_objective=_is_estimator(model) and callable(model.objective),
         )
@@ -100,7 +112,9 @@ class XGBoost(Adapter):
             table = read_table(content.learner, content.version, missing)
         self._table = table
         self.feature_names = table.names
+        self.n_targets = content.n_targets
         self.classes = _classes(model, content)
+        self.takes_shares = isinstance(model, xgboost.Booster) and self.ensemble.n_outputs == 1
 
     def features(self, X: Any) -> NDArray[np.float32]:
         return self._table.matrix(X)
@@ -122,8 +136,7 @@ class XGBoost(Adapter):
             self._rows(features),
             pred_leaf=True,
             iteration_range=(0, self._content.n_iterations),
-            strict_shape=True,
-        )
+        )  # no strict_shape, which fails on vector leaves
         flat = np.asarray(leaves).reshape(len(features), self.ensemble.n_trees)
         return flat[:, self._content.order].astype(np.int64)
 
@@ -135,7 +148,10 @@ class XGBoost(Adapter):
         return np.zeros((len(features), self.ensemble.n_outputs))
 
     def unpack(self, container: Any) -> DataSet | None:
-        return None
+        if not isinstance(container, xgboost.DMatrix):
+            return None
+        start = self.ensemble.bias
+        return unpacked(container, self._booster, self._table, start, self.n_targets)
 
     def loss(self) -> Loss:
         return self._training.loss()
@@ -147,7 +163,7 @@ class XGBoost(Adapter):
         weight: Floats,
         offset: Floats | None = None,
     ) -> LeafRecipe:
-        return self._training.recipe(leaves, target, weight)
+        return self._training.recipe(leaves, target, weight, offset)
 
     def refit(
         self,
@@ -157,80 +173,78 @@ class XGBoost(Adapter):
         offset: Floats | None = None,
     ) -> Self:
         features = self.features(X)
-        target = encode_target(y, self.classes, "training")
-        self._check_refit(target)
+        classes = None if self.takes_shares and are_shares(y) else self.classes
+        target = encode_target(y, classes, "training", self.n_targets)
+        self._check_refit(target, classes)
+        margin = None if offset is None else self.ensemble.bias + offset
+        if margin is not None and margin.shape[1] == 1:
+            margin = margin[:, 0]
         if _is_estimator(self._model):
-            fitted = self._refit_estimator(features, target, sample_weight)
+            fitted = self._refit_estimator(features, target, sample_weight, margin)
         else:
-            rows = self._rows(features, target, sample_weight)
+            parameters = parameters_of(self._settings, self._content)
+            rows = self._rows(features, target, sample_weight, margin)
             rounds = self._content.n_iterations
-            fitted = xgboost.train(self._parameters(), rows, rounds, verbose_eval=False)
+            fitted = xgboost.train(parameters, rows, rounds, verbose_eval=False)
         return type(self)(fitted, self._params, self._table)
 
-    def _check_refit(self, target: Floats) -> None:
+    def _check_refit(self, target: Floats, classes: NDArray[np.generic] | None) -> None:
         """Refuses what would become another model."""
+        self._training.loss()
         if not self._training.is_live:
             raise MissingParameterError(
                 "A saved XGBoost model does not hold its training parameters (max_depth, "
                 "learning_rate ...), so nobody can train it again. Give the estimator or Booster "
                 "as it was trained, instead of one that was saved and loaded."
             )
-        if self._content.n_parallel > 1 or self._content.objective.startswith("rank:"):
-            raise NotYetSupportedError("Forests and rankers cannot be trained again yet.")
-        if not _is_estimator(self._model):
-            self._training.refuse()
-        if self.classes is not None:
-            check_all_classes(target, self.classes)
+        check_all_classes(target, classes)
 
     def _refit_estimator(
-        self, features: NDArray[np.float32], target: Floats, sample_weight: Floats | None
+        self,
+        features: NDArray[np.float32],
+        target: Floats,
+        sample_weight: Floats | None,
+        margin: Floats | None,
     ) -> Any:
         from sklearn.base import clone
 
         estimator: Any = clone(self._model)
         callbacks = estimator.callbacks or []
         kept = [call for call in callbacks if not isinstance(call, EarlyStopping)]
+        rounds = self._content.n_iterations
+        if estimator.get_num_boosting_rounds() != rounds:
+            estimator.set_params(n_estimators=rounds)
         estimator.set_params(
-            n_estimators=self._content.n_iterations,
             early_stopping_rounds=None,
             callbacks=kept or None,
             feature_types=self._booster.feature_types,
         )
         names = self.feature_names
         table = features if names is None else pd.DataFrame(features, columns=names)
-        return estimator.fit(table, target, sample_weight=sample_weight, verbose=False)
-
-    def _parameters(self) -> dict[str, Any]:
-        """Training parameters of a Booster that was trained in this process."""
-        settings, learner = self._settings, self._content.learner["learner_model_param"]
-        trees = _trees_settings(settings)
-        parameters = {
-            **trees["tree_train_param"],
-            **settings["learner_train_param"],
-            **settings["objective"].get("reg_loss_param", {}),
-            "tree_method": trees["gbtree_train_param"]["tree_method"],
-            **{name: settings["generic_param"][name] for name in ("seed", "nthread", "device")},
-        }
-        if int(learner["num_class"]) > 0:
-            parameters["num_class"] = learner["num_class"]
-        if settings["learner_model_param"]["boost_from_average"] == "0":
-            parameters["base_score"] = learner["base_score"]
-        return parameters
+        return estimator.fit(
+            table, target, sample_weight=sample_weight, base_margin=margin, verbose=False
+        )
 
     def _rows(
         self,
         features: NDArray[np.float32],
         label: Floats | None = None,
         weight: Floats | None = None,
+        margin: Floats | None = None,
     ) -> xgboost.DMatrix:
         return xgboost.DMatrix(
             features,
             label,
             weight=weight,
+            base_margin=margin,
             feature_names=self._booster.feature_names,
             feature_types=self._booster.feature_types,
             enable_categorical=True,
         )
+
+
+def _version() -> tuple[int, ...]:
+    return tuple(int(part) for part in xgboost.__version__.split(".")[:2])
 
 
 def _is_estimator(model: Any) -> bool:
@@ -257,13 +271,14 @@ def _booster(model: Any) -> tuple[xgboost.Booster, int | None]:
 
 
 def _classes(model: Any, content: Content) -> NDArray[np.generic] | None:
-    is_classifier = isinstance(model, xgboost.XGBClassifier)
-    labelled = content.objective.startswith(("binary:", "multi:"))
-    if content.n_targets > 1 or not (is_classifier or labelled):
+    """Positions of the classes; None where the target is a number, or numbers.
+
+    XGBRegressor takes a target between 0 and 1 for a binary objective.
+    """
+    regresses = isinstance(model, xgboost.XGBRegressor) and content.ensemble.n_outputs == 1
+    is_labelled = content.objective.startswith(("binary:", "multi:"))
+    if content.n_targets > 1 or regresses:
+        return None
+    if not isinstance(model, xgboost.XGBClassifier) and not is_labelled:
         return None
     return np.arange(max(2, content.ensemble.n_outputs))
-
-
-def _trees_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    booster = settings["gradient_booster"]
-    return booster.get("gbtree", booster)  # "dart" wraps a "gbtree" before 3.4

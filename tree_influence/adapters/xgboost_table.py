@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pandas.core.dtypes.dtypes import CategoricalDtypeType
+from scipy.sparse import issparse
 
 from influence.errors import InputError
 from tree_influence.adapters.columns import check_count, check_names
@@ -88,7 +90,8 @@ class Table:
     def matrix(self, X: Any) -> NDArray[np.float32]:
         """Rows as the model compares them, categories as codes, shape (n_rows, n_features).
 
-        Arrays of numbers hold codes already; tables, and arrays of objects, hold categories.
+        Arrays of numbers hold codes already; tables, and arrays of objects, hold categories. What
+        a sparse matrix does not store is missing; a zero that it stores is a zero.
 
         Raises:
             InputError: Other columns than in training, or values the model cannot read.
@@ -98,6 +101,9 @@ class Table:
                 check_names([str(name) for name in X.columns], self.names)
             check_count(X.shape[1], len(self.is_categorical))
             matrix = self._stacked(X)
+        elif issparse(X):
+            check_count(X.shape[1], len(self.is_categorical))
+            matrix = _dense(X)
         else:
             array = np.asarray(X)
             self._check_shape(array)
@@ -109,7 +115,7 @@ class Table:
             row, column = np.argwhere(np.isinf(matrix))[0]
             raise InputError(
                 f"XGBoost takes no infinite values, nor such beyond float32, but row {row} has "
-                f"one in column {self._name(column)!r}. Make it finite, or NaN for missing."
+                f"one in column {self.name(column)!r}. Make it finite, or NaN for missing."
             )
         codes = matrix[:, self.is_categorical]
         matrix[:, self.is_categorical] = np.where(codes < 0, _NO_CATEGORY, codes)
@@ -126,7 +132,7 @@ class Table:
     def _stacked(self, X: pd.DataFrame) -> NDArray[np.float32]:
         matrix = np.empty(X.shape, dtype=np.float32)
         for j in range(X.shape[1]):
-            column = X.iloc[:, j]
+            column = _plain(X.iloc[:, j])
             if j in self.categories:
                 matrix[:, j] = self.categories[j].codes(column)
             elif self.is_categorical[j] and isinstance(column.dtype, pd.CategoricalDtype):
@@ -135,7 +141,8 @@ class Table:
                 matrix[:, j] = _numbers(column, bool(self.is_categorical[j]))
         return matrix
 
-    def _name(self, column: int) -> str | int:
+    def name(self, column: int) -> str | int:
+        """Name of a column, or its number where the model knows none."""
         return self.names[column] if self.names else column
 
 
@@ -192,6 +199,25 @@ def _own_codes(column: pd.Series) -> Codes:
     return np.where(codes < 0, np.float32(np.nan), codes)
 
 
+def _dense(X: Any) -> NDArray[np.float32]:
+    """A sparse matrix with NaN where it stores nothing."""
+    matrix = np.full(X.shape, np.nan, dtype=np.float32)
+    entries = X.tocoo()
+    matrix[entries.coords] = _float32(entries.data)
+    return matrix
+
+
+def _plain(column: pd.Series) -> pd.Series:
+    """A dictionary of Arrow, or a sparse column, as pandas' own kind of it."""
+    if isinstance(column.dtype, pd.SparseDtype):
+        return column.sparse.to_dense()
+    if isinstance(column.dtype, pd.ArrowDtype) and column.dtype.type is CategoricalDtypeType:
+        import pyarrow as pa
+
+        return pd.Series(pa.chunked_array(pa.array(column.array)).to_pandas(), name=column.name)
+    return column
+
+
 def _numbers(column: pd.Series, are_codes: bool) -> NDArray[np.float32]:
     dtype = column.dtype
     try:
@@ -199,7 +225,7 @@ def _numbers(column: pd.Series, are_codes: bool) -> NDArray[np.float32]:
             raise TypeError(f"its dtype is {dtype}")
         if isinstance(dtype, np.dtype) and dtype.kind != "O":
             return _float32(column.to_numpy())
-        return _float32(column.to_numpy(dtype=np.float64, na_value=np.nan))
+        return column.to_numpy(dtype=np.float32, na_value=np.nan)
     except (TypeError, ValueError) as error:
         expected = "codes of categories, whose names it does not know," if are_codes else "numbers"
         raise InputError(

@@ -33,7 +33,8 @@ class Content:
         version: Of the library that wrote the JSON.
         ensemble: The trees.
         order: Place of each of our trees among the library's, shape (n_trees,).
-        hessian: Sum of the weighted Hessians of each leaf's rows, shape (n_leaves,).
+        hessian: Sum of the weighted Hessians of each leaf's rows, shape (n_leaves,); 0 where
+            leaves are vectors, of whose outputs it is not told.
         objective: Name of the objective; of a custom one the model tells nothing.
         n_parallel: Trees that are grown side by side for each output and round.
         is_dart: Some trees were scaled down after others had been trained on them.
@@ -51,11 +52,19 @@ class Content:
     @property
     def n_iterations(self) -> int:
         """Boosting rounds as the library counts them."""
-        return len(self.order) // (self.ensemble.n_outputs * self.n_parallel)
+        return self.ensemble.n_rounds // self.n_parallel
 
     @property
     def n_targets(self) -> int:
+        """Columns of the target; several quantiles have one target and many outputs."""
+        if self.objective == "reg:quantileerror":
+            return 1
         return int(self.learner["learner_model_param"].get("num_target", 1))
+
+    @property
+    def base_score(self) -> NDArray[np.float32]:
+        """As it is stored: one, or one for every output; on the scale of the targets."""
+        return _base_score(self.learner)
 
 
 def read(booster: xgboost.Booster, n_iterations: int | None) -> Content:
@@ -67,7 +76,7 @@ def read(booster: xgboost.Booster, n_iterations: int | None) -> Content:
 
     Raises:
         NotFittedError: No tree has been trained.
-        UnsupportedModelError: A linear model, or leaves that hold a value for every output.
+        UnsupportedModelError: A linear model, or training that diverged.
         StorageError: The trees are damaged.
     """
     saved = _saved(booster)
@@ -83,28 +92,35 @@ def read(booster: xgboost.Booster, n_iterations: int | None) -> Content:
     n_parallel = int(model["gbtree_model_param"]["num_parallel_tree"])
     trees = model.pop("trees")
     n_trees = len(trees)
-    if n_iterations is not None:
-        n_trees = min(n_trees, n_iterations * n_outputs * n_parallel)
     if n_trees == 0:
         raise NotFittedError("Expected a trained XGBoost model, got one without trees.")
+    trees_per_round = 1 if _n_values(trees[0]) > 1 else n_outputs
+    if n_iterations is not None:
+        n_trees = min(n_trees, n_iterations * trees_per_round * n_parallel)
     scales = np.asarray(shrunken or np.ones(n_trees), dtype=np.float32)[:n_trees]
     output = np.asarray(model["tree_info"][:n_trees])
-    order = np.argsort(output, kind="stable").reshape(n_outputs, -1).T.ravel()
+    order = np.argsort(output, kind="stable").reshape(trees_per_round, -1).T.ravel()
     n_features = int(learner["learner_model_param"]["num_feature"])
     found = [_tree(trees[t], scales[t], n_features) for t in order]
+    ensemble = stack(
+        [tree for tree, _ in found], _bias(learner, n_outputs), n_features,
+        compares_float32=True, n_parallel=n_parallel,
+    )  # fmt: skip
+    if not np.isfinite(ensemble.leaf_value).all():
+        raise UnsupportedModelError(
+            "Expected finite leaf values, but training diverged: some are infinite or NaN, and so "
+            "are predictions. Train with a lower learning_rate or a higher reg_lambda."
+        )
     return Content(
         learner=learner,
         version=tuple(saved["version"]),
-        ensemble=stack(
-            [tree for tree, _ in found], _bias(learner, n_outputs), n_features,
-            compares_float32=True,
-        ),
+        ensemble=ensemble,
         order=order,
         hessian=np.concatenate([hessian for _, hessian in found]),
         objective=learner["objective"]["name"],
         n_parallel=n_parallel,
         is_dart=bool((scales != 1).any()),
-    )  # fmt: skip
+    )
 
 
 def _saved(booster: xgboost.Booster) -> dict[str, Any]:
@@ -120,10 +136,14 @@ def _n_outputs(facts: dict[str, str]) -> int:
     return max(1, int(facts["num_class"]), int(facts.get("num_target", 1)))
 
 
+def _base_score(learner: dict[str, Any]) -> NDArray[np.float32]:
+    told = json.loads(learner["learner_model_param"]["base_score"])
+    return np.atleast_1d(np.asarray(told, dtype=np.float32))
+
+
 def _bias(learner: dict[str, Any], n_outputs: int) -> Floats:
     """Raw score before the first tree, shape (n_outputs,); in float32, as the library does."""
-    told = json.loads(learner["learner_model_param"]["base_score"])
-    base = np.atleast_1d(np.asarray(told, dtype=np.float32))
+    base = _base_score(learner)
     objective = learner["objective"]["name"]
     if objective in _LOGIT:
         base = np.clip(base, np.float32(1e-6), np.float32(1 - 1e-6))
@@ -133,13 +153,13 @@ def _bias(learner: dict[str, Any], n_outputs: int) -> Floats:
     return np.broadcast_to(base.astype(np.float64), (n_outputs,)).copy()
 
 
+def _n_values(told: dict[str, Any]) -> int:
+    """Values in each leaf of a tree; files that are older than vector leaves tell 0."""
+    return max(1, int(told["tree_param"]["size_leaf_vector"]))
+
+
 def _tree(told: dict[str, Any], scale: np.float32, n_features: int) -> tuple[Tree, Floats]:
     """One tree, and the sum of Hessians of each of its leaves."""
-    if int(told["tree_param"]["size_leaf_vector"]) > 1:
-        raise UnsupportedModelError(
-            "Expected one value in each leaf, got leaves with a value for every output "
-            "(multi_strategy='multi_output_tree'). Train with 'one_output_per_tree'."
-        )
     left, right = np.asarray(told["left_children"]), np.asarray(told["right_children"])
     feature = np.asarray(told["split_indices"])
     value = np.asarray(told["split_conditions"], dtype=np.float32)  # of a leaf: what it adds
@@ -158,11 +178,26 @@ def _tree(told: dict[str, Any], scale: np.float32, n_features: int) -> tuple[Tre
         left=np.where(by_set, children[1], children[0]),
         right=np.where(by_set, children[0], children[1]),
         missing=np.where(to_left, MISSING_LEFT, MISSING_RIGHT),
-        leaf_value=(value[leaves] * scale).astype(np.float64)[:, None],
+        leaf_value=(_leaf_values(told, value, leaves) * scale).astype(np.float64),
         leaf_label=leaves,
         categories={int(number[v]): codes for v, codes in _sets(told).items() if number[v] >= 0},
     )
+    if _n_values(told) > 1:
+        return tree, np.zeros(len(leaves))
     return tree, np.asarray(told["sum_hessian"], dtype=np.float64)[leaves]
+
+
+def _leaf_values(
+    told: dict[str, Any], value: NDArray[np.float32], leaves: NDArray[np.integer]
+) -> NDArray[np.float32]:
+    """What each leaf adds to every output, shape (n_leaves, 1 or n_outputs)."""
+    n_values = _n_values(told)
+    if n_values == 1:
+        return value[leaves, None]
+    if "leaf_weights" not in told:  # before 3.2
+        return np.asarray(told["base_weights"], dtype=np.float32).reshape(-1, n_values)[leaves]
+    place = np.asarray(told["right_children"])[leaves]
+    return np.asarray(told["leaf_weights"], dtype=np.float32).reshape(-1, n_values)[place]
 
 
 def _sets(told: dict[str, Any]) -> dict[int, list[int]]:

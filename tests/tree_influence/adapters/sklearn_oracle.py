@@ -1,12 +1,16 @@
-"""Rows for scikit-learn's boosting, and its own predictions and formulas as oracles."""
+"""Rows for scikit-learn's estimators, and their own predictions and formulas as oracles."""
 
 import numpy as np
 import pandas as pd
 from sklearn.ensemble import (
+    ExtraTreesClassifier,
+    ExtraTreesRegressor,
     GradientBoostingClassifier,
     GradientBoostingRegressor,
     HistGradientBoostingClassifier,
     HistGradientBoostingRegressor,
+    RandomForestClassifier,
+    RandomForestRegressor,
 )
 
 from tests.reference.derivatives import derivatives
@@ -20,6 +24,8 @@ def estimator(kind, task, **params):
     classes = {
         "gb": (GradientBoostingRegressor, GradientBoostingClassifier),
         "hist": (HistGradientBoostingRegressor, HistGradientBoostingClassifier),
+        "forest": (RandomForestRegressor, RandomForestClassifier),
+        "extra": (ExtraTreesRegressor, ExtraTreesClassifier),
     }
     return classes[kind][task != "regression"](**params)
 
@@ -46,22 +52,40 @@ def encoded(adapter, y):
 
 
 def decision(model, X):
-    raw = model.decision_function(X) if hasattr(model, "classes_") else model.predict(X)
-    return raw.reshape(len(X), -1)
+    raw = getattr(model, "decision_function", getattr(model, "predict_proba", model.predict))(X)
+    return raw.reshape(X.shape[0], -1)
 
 
-def leaf_error(model, X, y, sample_weight=None):
-    """Largest difference of recomputed and stored leaves over the largest leaf."""
+def derivatives_of(loss, raw, target):
+    """Gradient and Hessian of a loss by its name in scikit-learn, each (n_rows, n_outputs)."""
+    y, mean = target[:, None], np.exp(raw)
+    if loss == "exponential":
+        sign = 2 * y - 1
+        return -sign * np.exp(-sign * raw), np.exp(-sign * raw)
+    if loss == "poisson":
+        return mean - y, mean
+    if loss == "gamma":
+        return 1 - y / mean, y / mean
+    return derivatives(raw, target, loss == "log_loss")
+
+
+def leaf_error(model, X, y, sample_weight=None, start=None):
+    """Largest difference of recomputed and stored leaves over the largest leaf.
+
+    `start` is the raw score of each row before the first round, if not the recipe's.
+    """
     adapter = parse(model)
     features, target = adapter.features(X), encoded(adapter, y)
     weight = adapter.row_weights(target, sample_weight)
     recipe = adapter.recipe(adapter.leaves(features), target, weight)
     leaves, ensemble = adapter.leaves(features), adapter.ensemble
     raw, errors = np.tile(recipe.start, (len(target), 1)), []
+    if start is not None:
+        raw = start.reshape(raw.shape).copy()
     for t in range(ensemble.n_trees):
         k = t % ensemble.n_outputs
         if k == 0:
-            gradient, hessian = derivatives(raw, target, adapter.classes is not None)
+            gradient, hessian = derivatives_of(model.loss, raw, target)
         first, last = ensemble.leaf_start[t : t + 2]
         G = np.bincount(leaves[t], weight * gradient[:, k], minlength=last - first)
         H = np.bincount(leaves[t], weight * hessian[:, k], minlength=last - first)
@@ -77,7 +101,7 @@ def check_parity(model, X):
     adapter = parse(model)
     features = adapter.features(X)
     leaves = adapter.leaves(features)
-    raw, theirs = adapter.ensemble.raw(leaves), decision(model, X)
+    raw, theirs = adapter.ensemble.raw(leaves) + adapter.offset(features), decision(model, X)
     np.testing.assert_allclose(raw, theirs, rtol=1e-12, atol=1e-12, err_msg="thresholds or bias")
     np.testing.assert_array_equal(adapter.library_raw(features), theirs)
     ours, labels = adapter.ensemble.labels(leaves), adapter.library_leaves(features)

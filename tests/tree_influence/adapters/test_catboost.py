@@ -233,9 +233,9 @@ class TestFiles:
         lost = catboost.sum_models([model])
         features = parse(lost).features(X)
         target, weight = (y == "yes").astype(float), np.ones(100)
-        with pytest.raises(MissingParameterError, match="loss_function"):
+        with pytest.raises(MissingParameterError, match="learning_rate"):
             parse(lost).recipe(parse(lost).leaves(features), target, weight)
-        with pytest.raises(MissingParameterError, match="loss_function"):
+        with pytest.raises(MissingParameterError, match="learning_rate"):
             parse(lost).refit(X, y, None)
         known = parse(model).recipe(parse(model).leaves(features), target, weight)
         given = {"loss_function": "Logloss", "l2_leaf_reg": 3, "leaf_estimation_iterations": 1}

@@ -5,97 +5,16 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.special import expit, softmax
 
-from influence.errors import MissingParameterError, NotYetSupportedError, UnsupportedModelError
+from influence.errors import MissingParameterError, UnsupportedModelError
+from tests.tree_influence.adapters.lightgbm_oracle import (
+    SMALL,
+    TASKS,
+    recompute,
+    rows,
+    train,
+)
 from tree_influence.adapters import parse
-
-TASKS = ("regression", "binary", "multiclass")
-SMALL = {
-    "verbose": -1,
-    "num_threads": 1,
-    "min_data_in_leaf": 5,
-    "min_data_per_group": 5,
-    "num_leaves": 8,
-}
-
-
-def rows(task, seed=0, n=240, n_categories=6, missing=0.1):
-    """Column 1 holds categories, column 0 has missing values, column 2 many zeros."""
-    rng = np.random.default_rng(seed)
-    X = rng.normal(size=(n, 4)).round(2)
-    X[:, 1] = rng.integers(0, n_categories, n)
-    X[rng.random(n) < 0.2, 2] = 0
-    target = X[:, 0] + (X[:, 1] * 7 % 5) / 2 + 0.5 * rng.normal(size=n)
-    X[rng.random(X.shape) < missing] = np.nan
-    cuts = {"regression": None, "binary": [1.2], "multiclass": [0.5, 1.5]}[task]
-    y = target + 4 if cuts is None else np.digitize(target, cuts).astype(float)
-    return X, y, rng.uniform(0.2, 3.0, n)
-
-
-def train(task, X, y, weight=None, rounds=6, init_score=None, **params):
-    given = {**SMALL, "objective": task, **({"num_class": 3} if task == "multiclass" else {})}
-    table = lgb.Dataset(X, y, weight=weight, init_score=init_score, categorical_feature=[1])
-    return lgb.train({**given, **params}, table, rounds)
-
-
-def derivatives(task, slope, target, raw):
-    if task == "regression":
-        return raw - target[:, None], np.ones_like(raw)
-    if task == "binary":
-        p = expit(slope * raw)
-        return slope * (p - target[:, None]), slope**2 * p * (1 - p)
-    p = softmax(raw, axis=1)
-    return p - (target[:, None] == np.arange(raw.shape[1])), p * (1 - p)
-
-
-def recompute(booster, task, X, y, weight=None, slope=1.0, model=None, params=None):
-    """The recipe, and its largest error over the largest leaf.
-
-    Leaves and what they add up to are the library's own; gradients before the first round are
-    taken at the recipe's start.
-    """
-    adapter = parse(booster if model is None else model, params)
-    features = adapter.features(X)
-    weights = adapter.row_weights(y, weight)
-    recipe = adapter.recipe(adapter.leaves(features), y, weights)
-    trees = [tree["tree_structure"] for tree in booster.dump_model()["tree_info"]]
-    leaves = np.asarray(booster.predict(X, pred_leaf=True)).reshape(len(y), -1)
-    n_outputs = 3 if task == "multiclass" else 1
-    raw, errors, largest = np.tile(recipe.start, (len(y), 1)), [], np.finfo(float).tiny
-    offset = 0
-    for t, tree in enumerate(trees):
-        k = t % n_outputs
-        if k == 0:
-            gradient, hessian = derivatives(task, slope, y, raw)
-            np.testing.assert_allclose(recipe.loss.derivatives(y, raw).gradient, gradient)
-            raw = np.zeros_like(raw) if t == 0 else raw.copy()
-        stored = leaf_values(tree)
-        l2 = recipe.l2[offset : offset + len(stored)]
-        g = np.bincount(leaves[:, t], weights * gradient[:, k], len(stored))
-        h = np.bincount(leaves[:, t], weights * hessian[:, k], len(stored))
-        theta = -g / (getattr(recipe.loss, "hessian_scale", 1.0) * h + l2)
-        errors.append(recipe.learning_rate[t] * theta + recipe.folded[t] - stored)
-        largest = max(largest, np.abs(stored).max())
-        raw[:, k] += stored[leaves[:, t]]
-        offset += len(stored)
-    assert offset == len(recipe.l2), "l2 needs one value for each leaf of each tree"
-    return recipe, np.abs(np.concatenate(errors)).max() / largest
-
-
-def leaf_values(tree):
-    """Values by leaf number of a tree of `dump_model`."""
-    found = {}
-
-    def walk(node):
-        if "leaf_value" in node:
-            found[node.get("leaf_index", 0)] = node["leaf_value"]
-        else:
-            walk(node["left_child"])
-            walk(node["right_child"])
-
-    walk(tree)
-    return np.array([found[leaf] for leaf in range(len(found))])
 
 
 def check(task, seed=0, weighted=False, slope=1.0, n_categories=6, **params):
@@ -185,6 +104,9 @@ def test_balanced_classes_start_at_zero():
     assert recipe.inexact_because == (), "an average of 0 is no init_score"
 
 
+INIT_SCORE = "init_score (pass lightgbm.Dataset(X, y, init_score=..., free_raw_data=False))"
+
+
 @pytest.mark.parametrize("learning_rate", [0.1, 1.0])
 def test_init_score_is_named_since_the_model_does_not_hold_it(learning_rate):
     X, y, _ = rows("binary")
@@ -192,11 +114,11 @@ def test_init_score_is_named_since_the_model_does_not_hold_it(learning_rate):
     booster = train("binary", X, y, init_score=np.zeros(len(y)), **params)
     recipe, error = recompute(booster, "binary", X, y)
     assert error < 1e-6
-    assert recipe.inexact_because == ("init_score",)
+    assert recipe.inexact_because == (INIT_SCORE,)
     booster = train("binary", X, y, init_score=np.ones(len(y)), learning_rate=0.1)
     recipe, error = recompute(booster, "binary", X, y)
     assert error > 1e-3
-    assert recipe.inexact_because == ("init_score",)
+    assert recipe.inexact_because == (INIT_SCORE,)
 
 
 @pytest.mark.parametrize("y", [np.full(240, 3.0), np.zeros(240), np.ones(240)])
@@ -238,8 +160,6 @@ def test_continued_training():
         ({"bagging_freq": 1, "bagging_fraction": 0.5}, "bagging_fraction"),
         ({"bagging_freq": 1, "neg_bagging_fraction": 0.5}, "bagging_fraction"),
         ({"data_sample_strategy": "goss", "learning_rate": 0.5}, "data_sample_strategy=goss"),
-        ({"lambda_l1": 0.5}, "lambda_l1"),
-        ({"max_delta_step": 0.3}, "max_delta_step"),
         ({"path_smooth": 2.0}, "path_smooth"),
         ({"use_quantized_grad": True}, "use_quantized_grad"),
         ({"monotone_constraints": [-1, 0, 0, 0]}, "monotone_constraints"),
@@ -263,42 +183,58 @@ def test_neutral_settings_are_not_named():
 @pytest.mark.parametrize("objective", ["regression_l1", "quantile", "mape"])
 def test_renewed_leaves_are_refused(objective):
     X, y, _ = rows("regression")
-    with pytest.raises(UnsupportedModelError, match=objective):
+    with pytest.raises(UnsupportedModelError, match=f"{objective}.*quantiles"):
         recompute(train(objective, X, y), "regression", X, y)
-
-
-@pytest.mark.parametrize("objective", ["huber", "poisson", "tweedie", "multiclassova"])
-def test_other_objectives_are_not_there_yet(objective):
-    X, y, _ = rows("multiclass")
-    classes = {"num_class": 3} if objective == "multiclassova" else {}
-    with pytest.raises(NotYetSupportedError, match=objective):
-        recompute(train(objective, X, y, **classes), "regression", X, y)
-    with pytest.raises(NotYetSupportedError, match="sqrt"):
-        recompute(train("regression", X, y, reg_sqrt=True), "regression", X, y)
 
 
 @pytest.mark.parametrize("boosting", ["dart", "rf"])
 def test_trees_that_are_scaled_again_are_refused(boosting):
     X, y, _ = rows("binary")
-    booster = train("binary", X, y, boosting=boosting, bagging_freq=1, bagging_fraction=0.5)
+    params = {"bagging_freq": 1, "bagging_fraction": 0.5, "drop_rate": 1.0, "skip_drop": 0.0}
+    booster = train("binary", X, y, boosting=boosting, **params)
     with pytest.raises(UnsupportedModelError, match=boosting):
         recompute(booster, "binary", X, y)
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("learning_rate", [0.1, 1.0])
+def test_dart_that_drops_no_tree_is_exact(task, learning_rate):
+    check(task, boosting="dart", drop_rate=0.0, learning_rate=learning_rate)
+
+
+@pytest.mark.parametrize("xgboost_dart_mode", [False, True])
+@pytest.mark.parametrize("seed", range(8))
+def test_dart_is_exact_or_refused(seed, xgboost_dart_mode):
+    """A tree that was dropped once shows in the shrinkages."""
+    X, y, _ = rows("regression")
+    params = {"drop_rate": 0.1, "drop_seed": seed, "xgboost_dart_mode": xgboost_dart_mode}
+    booster = train("regression", X, y, boosting="dart", skip_drop=0.0, rounds=5, **params)
+    try:
+        _, error = recompute(booster, "regression", X, y)
+    except UnsupportedModelError:
+        return
+    assert error < 1e-6
 
 
 def test_objectives_of_the_user_are_refused():
     X, y, _ = rows("regression")
     objective = lambda raw, rows: (raw - rows.get_label(), np.ones(len(raw)))  # noqa: E731
-    with pytest.raises(UnsupportedModelError, match="objective"):
+    with pytest.raises(UnsupportedModelError, match="custom objective"):
         recompute(train(objective, X, y), "regression", X, y)
 
 
-def test_rankers_are_not_there_yet():
+@pytest.mark.parametrize("objective", ["lambdarank", "rank_xendcg"])
+def test_rankers_are_refused(objective):
     X, y, _ = rows("multiclass")
-    model = lgb.LGBMRanker(verbose=-1, n_jobs=1).fit(X, y.astype(int), group=[120, 120])
-    with pytest.raises(NotYetSupportedError, match="lambdarank"):
+    model = lgb.LGBMRanker(objective=objective, verbose=-1, n_jobs=1, n_estimators=3)
+    model.fit(X, y.astype(int), group=[120, 120])
+    with pytest.raises(UnsupportedModelError, match=f"{objective}.*query group"):
         recompute(model.booster_, "regression", X, y)
-    with pytest.raises(NotYetSupportedError, match="groups"):
-        parse(model).refit(X, y, None)
+    with pytest.raises(UnsupportedModelError, match=objective):
+        parse(model).loss()
+    for held in (model, model.booster_):
+        with pytest.raises(UnsupportedModelError, match="groups"):
+            parse(held).refit(X, y, None)
 
 
 def test_a_text_without_parameters_needs_them_from_the_user():

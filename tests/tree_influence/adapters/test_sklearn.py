@@ -9,23 +9,20 @@ import skops.io
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_files
 from sklearn.ensemble import (
-    AdaBoostClassifier,
-    ExtraTreesClassifier,
     GradientBoostingClassifier,
     GradientBoostingRegressor,
     HistGradientBoostingRegressor,
-    RandomForestRegressor,
 )
 from sklearn.impute import SimpleImputer
-from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
 
+from influence import Without
 from influence.errors import (
     InputError,
     NotFittedError,
-    NotYetSupportedError,
     StorageError,
+    TrainingDataError,
     UnsupportedModelError,
     UntrustedFileError,
 )
@@ -33,11 +30,11 @@ from tests.tree_influence.adapters.sklearn_oracle import (
     TASKS,
     check_parity,
     decision,
-    encoded,
     estimator,
     leaf_error,
     rows,
 )
+from tree_influence import LeafInfluence, retrainer, trace
 from tree_influence.adapters import load, parse
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -93,6 +90,10 @@ class TestBoth:
         model.set_params(**{rounds: 5}).fit(X, y)
         assert parse(model).ensemble.n_rounds == 5
         assert leaf_error(model, X, y) <= 1e-5
+        assert trace(model, X, y).replay.error.largest <= 1e-4
+        model.set_params(**{rounds: 7}, learning_rate=0.3).fit(X, y)
+        with pytest.raises(TrainingDataError, match="differ"):
+            trace(model, X, y)
 
     @pytest.mark.parametrize("task", TASKS)
     def test_saved_model(self, kind, task, tmp_path):
@@ -115,45 +116,36 @@ class TestBoth:
             parse(estimator(kind, "regression").fit(X, y), {"eta": 0.1})
 
 
-@pytest.mark.parametrize(
-    "kind, loss, error",
-    [
-        ("gb", "absolute_error", UnsupportedModelError),
-        ("gb", "quantile", UnsupportedModelError),
-        ("gb", "huber", UnsupportedModelError),
-        ("gb", "exponential", NotYetSupportedError),
-        ("hist", "absolute_error", UnsupportedModelError),
-        ("hist", "quantile", UnsupportedModelError),
-        ("hist", "poisson", NotYetSupportedError),
-        ("hist", "gamma", NotYetSupportedError),
-    ],
-)
-def test_other_losses_have_trees_but_no_recipe(kind, loss, error):
-    task = "binary" if loss == "exponential" else "regression"
-    X, y = rows(11, 90, task)
-    y = y if task == "binary" else np.abs(y) + 0.1
-    params = {"quantile": 0.5} if (kind, loss) == ("hist", "quantile") else {}
-    adapter = parse(estimator(kind, task, loss=loss, **params).fit(X, y))
-    features = adapter.features(X)
-    leaves = adapter.leaves(features)
-    np.testing.assert_array_equal(adapter.ensemble.labels(leaves), adapter.library_leaves(features))
-    np.testing.assert_allclose(adapter.ensemble.raw(leaves), adapter.library_raw(features))
-    with pytest.raises(UnsupportedModelError, match=loss) as caught:
-        adapter.recipe(adapter.leaves(features), encoded(adapter, y), np.ones(90))
-    assert type(caught.value) is error
+JUDGES = {
+    ("gb", "absolute_error"): lambda x: np.abs(x),
+    ("gb", "quantile"): lambda x: np.maximum(0.9 * x, -0.1 * x),
+    ("hist", "absolute_error"): lambda x: np.abs(x),
+    ("hist", "quantile"): lambda x: np.maximum(0.3 * x, -0.7 * x),
+}
 
 
-def test_other_estimators_are_refused_by_name():
-    X, y = rows(12, 60, "binary")
-    for forest in (ExtraTreesClassifier(), RandomForestRegressor()):
-        with pytest.raises(NotYetSupportedError, match="forests"):
-            parse(forest)
-    with pytest.raises(UnsupportedModelError, match="AdaBoostClassifier"):
-        parse(AdaBoostClassifier())
-    search = GridSearchCV(GradientBoostingClassifier(), {"n_estimators": [1, 2]})
-    with pytest.raises(UnsupportedModelError, match="best_estimator_"):
-        parse(search)
-    assert parse(search.fit(X, y).best_estimator_).ensemble.n_rounds in (1, 2)
+@pytest.mark.parametrize(("kind", "loss"), JUDGES)
+def test_renewed_leaves_are_judged_but_have_no_recipe(kind, loss):
+    X, y = rows(11, 90, "regression")
+    params = {"quantile": 0.3} if (kind, loss) == ("hist", "quantile") else {}
+    model = estimator(kind, "regression", loss=loss, **params).fit(X, y)
+    check_parity(model, X)
+    run = trace(model, X, y)
+    expected = JUDGES[kind, loss](y - model.predict(X))
+    np.testing.assert_allclose(run.losses(run.queries(X, y)), expected, atol=1e-12)
+    with pytest.raises(UnsupportedModelError, match=f"{loss}.*medians"):
+        LeafInfluence().fit(run)
+    effects = retrainer(run, X, y)(Without([0, 1]))
+    assert np.abs(effects).max() > 0
+
+
+@pytest.mark.parametrize("kind", ["gb", "hist", "forest", "extra"])
+def test_refits_without_a_seed_differ_by_their_rows_alone(kind):
+    X, y = rows(11, 90, "regression")
+    few = {"max_iter" if kind == "hist" else "n_estimators": 3}
+    adapter = parse(estimator(kind, "regression", max_features=0.4, **few).fit(X, y))
+    first, second = (adapter.refit(X, y, None) for _ in range(2))
+    np.testing.assert_array_equal(first.ensemble.leaf_value, second.ensemble.leaf_value)
 
 
 def test_pipeline_round_trips(tmp_path):

@@ -8,9 +8,11 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.sparse import csr_array
+from sklearn._loss import HalfSquaredError
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
-from influence.errors import TrainingDataError, UnsupportedModelError
+from influence.errors import InputError, TrainingDataError, UnsupportedModelError
 from tests.tree_influence.adapters.sklearn_oracle import (
     TASKS,
     check_parity,
@@ -21,6 +23,7 @@ from tests.tree_influence.adapters.sklearn_oracle import (
     on_thresholds,
     rows,
 )
+from tree_influence import trace
 from tree_influence.adapters import parse
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -48,6 +51,46 @@ def test_default_leaves_recompute(task, categories, weighted):
     weight = np.random.default_rng(2).integers(0, 4, 400).astype(float) if weighted else None
     model = estimator("hist", task).fit(X, y, weight)
     assert leaf_error(model, X, y, weight) <= 1e-5, "Hessian factor, one-leaf trees or weights"
+
+
+@pytest.mark.parametrize("loss", ["poisson", "gamma"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_losses_on_the_log_scale_recompute(loss, weighted):
+    X, y = rows(1, 400, "regression", categories=5, missing=0.1)
+    y = np.exp(y)
+    weight = np.random.default_rng(2).integers(0, 4, 400).astype(float) if weighted else None
+    params = {"l2_regularization": 2.0, "max_iter": 30}
+    model = estimator("hist", "regression", loss=loss, **params).fit(X, y, weight)
+    adapter = parse(model)
+    leaves = adapter.leaves(adapter.features(X))
+    np.testing.assert_allclose(np.exp(adapter.ensemble.raw(leaves)[:, 0]), model.predict(X))
+    assert leaf_error(model, X, y, weight) <= 1e-5
+    assert trace(model, X, y, weight).replay.error.largest <= 1e-4
+
+
+@pytest.mark.parametrize(
+    "params", [{"interaction_cst": "no_interactions"}, {"max_features": 0.5}, {"max_depth": 2}]
+)
+def test_settings_of_the_structure_leave_leaves_exact(params):
+    X, y = rows(1, 300, "multiclass", categories=5, missing=0.1)
+    model = HistGradientBoostingClassifier(max_iter=5, random_state=0, **params).fit(X, y)
+    check_parity(model, X)
+    assert leaf_error(model, X, y) <= 1e-5
+
+
+def test_custom_losses_are_refused():
+    X, y = rows(4, 90, "regression")
+    model = HistGradientBoostingRegressor(loss=HalfSquaredError(), max_iter=2).fit(X, y)
+    check_parity(model, X)
+    with pytest.raises(UnsupportedModelError, match="HalfSquaredError"):
+        parse(model).loss()
+
+
+def test_sparse_rows_are_refused():
+    X, y = rows(4, 90, "regression")
+    adapter = parse(HistGradientBoostingRegressor(max_iter=2).fit(X, y))
+    with pytest.raises(InputError, match=r"sparse.*toarray"):
+        adapter.features(csr_array(X.to_numpy()))
 
 
 @pytest.mark.parametrize("class_weight", ["balanced", {0: 1.0, 1: 5.0}])

@@ -1,7 +1,5 @@
 """XGBoost models read as the library itself predicts: rows, tables, files and refusals."""
 
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,50 +7,21 @@ import xgboost
 from hypothesis import given
 from hypothesis import strategies as st
 
-from influence.errors import InputError, NotFittedError, StorageError, UnsupportedModelError
+from influence.errors import InputError, NotFittedError, UnsupportedModelError
 from tests.tree_influence.adapters.xgboost_oracle import (
     KNOWS_NAMES,
     OBJECTIVES,
     VERSION,
-    booster_of,
+    check_parity,
     fit,
     make_model,
     make_table,
     stored_trees,
     target_of,
 )
-from tree_influence import adapters
 from tree_influence.adapters import parse
 
 names = pytest.mark.skipif(not KNOWS_NAMES, reason="the model has codes only")
-
-
-def check_parity(model, X, adapter=None):
-    """Raw scores and leaves are the library's, asked with the user's own rows; and so is ours."""
-    adapter = parse(model) if adapter is None else adapter
-    features = adapter.features(X)
-    booster, last = booster_of(model), 0
-    if model is not booster:
-        last = 1 + int(booster.attr("best_iteration") or -1)
-    missing = np.nan if model is booster else model.missing
-    rows = xgboost.DMatrix(X, missing=missing, enable_categorical=True)
-    raw, theirs = (
-        booster.predict(rows, iteration_range=(0, last), **kind).reshape(len(features), -1)
-        for kind in ({"output_margin": True}, {"pred_leaf": True, "strict_shape": True})
-    )
-    if model is not booster:
-        told = model.predict(X, output_margin=True).reshape(len(features), -1)
-        np.testing.assert_array_equal(raw, told)
-    np.testing.assert_array_equal(adapter.library_raw(features), raw, "encoding of the rows")
-    leaves, ensemble = adapter.leaves(features), adapter.ensemble
-    np.testing.assert_array_equal(adapter.library_leaves(features), theirs, "order of the trees")
-    np.testing.assert_array_equal(
-        ensemble.labels(leaves), theirs, "comparison, missing values, categories or pruned nodes"
-    )
-    np.testing.assert_allclose(
-        ensemble.raw(leaves), raw, rtol=1e-5, atol=1e-5,
-        err_msg="leaves agree but scores do not: bias, dropped trees or the order of outputs",
-    )  # fmt: skip
 
 
 @given(st.integers(0, 10_000), st.sampled_from(OBJECTIVES), st.sampled_from([1, 8]))
@@ -143,7 +112,7 @@ def test_text_columns_as_a_csv_gives_them():
     for city in (
         town.astype(object),
         town.astype("string"),
-        town.astype("str"),
+        town.astype("str").where(town.notna()),
         town.cat.reorder_categories(["Ulm", "Rom", "Riga", "Oslo", "Bern"]),
         town.cat.add_categories(["Paris"]),
     ):
@@ -214,6 +183,8 @@ def test_every_objective_starts_where_the_library_does(objective, base):
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("y", [0, 1])
 def test_constant_targets_and_single_trees(objective, y):
+    if objective == "binary:logistic" and VERSION < (3, 2):
+        pytest.skip("before 3.2 it refuses labels of one class")
     table, _ = make_table(4)
     classes = {"num_class": 3} if objective.startswith("multi") else {}
     rows = xgboost.DMatrix(table, np.full(len(table), y), enable_categorical=True)
@@ -288,68 +259,38 @@ def test_several_targets_are_read():
     check_parity(model, table)
 
 
-@pytest.mark.parametrize("name", ["model.json", "model.ubj", "model.bin"])
-@pytest.mark.parametrize("objective", OBJECTIVES)
-def test_files(objective, name, tmp_path):
-    model, table, *_ = fit(objective)
-    path = tmp_path / name
-    path.write_bytes(bytes(booster_of(model).save_raw("json" if "json" in name else "ubj")))
-    loaded = adapters.load(path)
-    adapter = parse(loaded)
-    check_parity(loaded, table)
-    assert adapter.feature_names == list(table.columns)
-    assert (adapter.classes is None) == (objective == "reg:squarederror")
-    np.testing.assert_array_equal(adapter.library_raw(adapter.features(table)).ravel(),
-        model.predict(table, output_margin=True).ravel())  # fmt: skip
-    estimator = make_model(objective)
-    estimator.load_model(bytearray(path.read_bytes()))
-    check_parity(estimator, table)
-
-
-@pytest.mark.parametrize("kind", ["json", "ubj"])
-def test_damaged_files_are_named(kind, tmp_path):
-    content = bytes(booster_of(fit("reg:squarederror")[0]).save_raw(kind))
-    path = tmp_path / "model"
-    for n_bytes in (100, len(content) // 2, len(content) - 200, len(content) - 1):
-        path.write_bytes(content[:n_bytes])
-        with pytest.raises(StorageError, match="cannot be read"):
-            adapters.load(path)
-    with pytest.raises(StorageError, match="cannot be read"):
-        adapters.load(tmp_path / "absent")
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "says"),
-    [
-        ("left_children", 10**6, "outside"),
-        ("left_children", 0, "share a child"),
-        ("right_children", -5, "outside"),
-        ("split_indices", 99, "does not have"),
-    ],
-)
-def test_trees_that_would_read_foreign_memory_are_refused(field, value, says, tmp_path):
-    model = json.loads(bytes(booster_of(fit("reg:squarederror")[0]).save_raw("json")))
-    model["learner"]["gradient_booster"]["model"]["trees"][0][field][0] = value
-    (tmp_path / "m.json").write_text(json.dumps(model, separators=(",", ":")))
-    with pytest.raises(StorageError, match=says):
-        parse(adapters.load(tmp_path / "m.json"))
+@pytest.mark.parametrize("objective", ["reg:squarederror", "multi:softprob"])
+@pytest.mark.parametrize("n_rounds", [1, 4])
+def test_vector_leaves_are_read(objective, n_rounds):
+    table, score = make_table(3)
+    table = table[["x", "k"]]
+    y = target_of(score, objective)
+    y = np.column_stack([score, -score, score**2]) if objective.startswith("reg") else y
+    params = {"multi_strategy": "multi_output_tree", "tree_method": "hist"}
+    model = make_model(objective, n_estimators=n_rounds, **params).fit(table, y)
+    adapter = parse(model)
+    leaves, features = adapter.leaves(adapter.features(table)), adapter.features(table)
+    assert adapter.ensemble.leaf_value.shape[1] == 3
+    theirs = model.apply(table).reshape(len(table), -1)
+    np.testing.assert_array_equal(adapter.library_leaves(features), theirs)
+    np.testing.assert_array_equal(adapter.ensemble.labels(leaves), theirs)
+    raw = model.predict(table, output_margin=True)
+    np.testing.assert_allclose(adapter.ensemble.raw(leaves), raw, rtol=1e-5, atol=1e-5)
 
 
 def refused_models():
     table, score = make_table(6)
-    X, two = table[["x", "k"]].fillna(0), np.column_stack([score, score])
-    vector = make_model("reg:squarederror", multi_strategy="multi_output_tree", tree_method="hist")
+    X = table[["x", "k"]].fillna(0)
     return [
         (xgboost.XGBRegressor(), NotFittedError, "fit"),
         (xgboost.Booster(), NotFittedError, "trained"),
         (xgboost.train({}, xgboost.DMatrix(X, score), 0), NotFittedError, "without trees"),
         (xgboost.XGBRegressor(booster="gblinear").fit(X, score), UnsupportedModelError, "gblinear"),
-        (vector.fit(X, two), UnsupportedModelError, "multi_output_tree"),
         (xgboost.DMatrix(X), UnsupportedModelError, "DMatrix"),
     ]
 
 
-@pytest.mark.parametrize("place", range(6))
+@pytest.mark.parametrize("place", range(5))
 def test_models_that_cannot_be_read_are_refused(place):
     model, error, says = refused_models()[place]
     with pytest.raises(error, match=says):

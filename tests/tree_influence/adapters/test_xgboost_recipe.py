@@ -5,18 +5,13 @@ import pytest
 import xgboost
 from hypothesis import given
 from hypothesis import strategies as st
-from xgboost.callback import EarlyStopping, LearningRateScheduler
+from xgboost.callback import LearningRateScheduler
 
-from influence import Without
 from influence.errors import (
-    InputError,
     MissingParameterError,
-    NotYetSupportedError,
     TrainingDataError,
-    UnsupportedModelError,
 )
 from tests.tree_influence.adapters.xgboost_oracle import (
-    KNOWS_NAMES,
     OBJECTIVES,
     VERSION,
     booster_of,
@@ -26,7 +21,7 @@ from tests.tree_influence.adapters.xgboost_oracle import (
     make_table,
     target_of,
 )
-from tree_influence import BoostIn, retrainer, trace
+from tree_influence import BoostIn, trace
 from tree_influence.adapters import parse
 
 EXACT = 1e-5  # XGBoost rounds gradients to float32
@@ -96,6 +91,8 @@ def test_trees_below_min_child_weight_are_held_at_zero(params):
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_constant_targets_recompute(objective):
+    if objective == "binary:logistic" and VERSION < (3, 2):
+        pytest.skip("before 3.2 it refuses labels of one class")
     table, _ = make_table(4)
     y = np.ones(len(table))
     classes = {"num_class": 3} if objective.startswith("multi") else {}
@@ -173,8 +170,6 @@ def test_leaves_of_equal_size_do_not_tell_lambda_from_eta():
 @pytest.mark.parametrize(
     ("params", "name"),
     [
-        ({"reg_alpha": 0.5}, "alpha"),
-        ({"max_delta_step": 0.1}, "max_delta_step"),
         ({"subsample": 0.5}, "subsample"),
         ({"monotone_constraints": {"x": -1}}, "monotone_constraints"),
     ],
@@ -207,98 +202,29 @@ def test_scores_far_from_zero_are_named():
     recipe_of(make_model("reg:squarederror").fit(table, score + 10), table, score + 10)
 
 
-def test_a_learning_rate_that_changes_is_named():
-    schedule = LearningRateScheduler([0.5, 0.4, 0.3, 0.2])
-    model, table, y, _ = fit("reg:squarederror", callbacks=[schedule])
-    recipe, _ = leaf_error(model, table, y)
-    assert recipe.inexact_because == ("a learning rate that changes",)
-
-
-def own_squared_error(target, predicted):
-    return predicted - target, np.ones_like(target)
-
-
-@pytest.mark.parametrize(
-    ("params", "error", "says"),
-    [
-        ({"objective": own_squared_error}, UnsupportedModelError, "of your own"),
-        ({"objective": "reg:absoluteerror"}, UnsupportedModelError, "reg:absoluteerror"),
-        ({"objective": "count:poisson"}, NotYetSupportedError, "count:poisson"),
-        ({"booster": "dart", "rate_drop": 0.5, "seed": 1}, UnsupportedModelError, "DART"),
-        ({"num_parallel_tree": 3, "subsample": 0.7}, NotYetSupportedError, "num_parallel_tree=3"),
-    ],
-)
-def test_leaves_of_no_known_formula_are_refused(params, error, says):
-    table, score = make_table(7)
-    model = make_model(**{"objective": "reg:squarederror", "n_estimators": 6, **params})
-    model.fit(table[["x", "k"]], np.abs(score))
-    with pytest.raises(error, match=says):
-        leaf_error(model, table[["x", "k"]], np.abs(score))
-
-
-@pytest.mark.parametrize("objective", OBJECTIVES)
-@pytest.mark.parametrize(
-    "params",
-    [
-        {},
-        {"subsample": 0.6, "colsample_bytree": 0.6, "random_state": 3, "learning_rate": 0.1},
-        {"base_score": 0.4, "reg_lambda": 3, "max_depth": 2, "monotone_constraints": {"x": 1}},
-        {"grow_policy": "lossguide", "max_leaves": 5, "min_child_weight": 3, "max_bin": 16},
-        {"scale_pos_weight": 2.5, "gamma": 0.2, "max_cat_to_onehot": 1},
-        {"tree_method": "exact", "enable_categorical": False, "missing": 0.0},
-    ],
-)
-def test_the_same_rows_train_the_same_model(objective, params):
-    columns = ["x", "k"] if "tree_method" in params else None
-    if objective != "binary:logistic":
-        params = {name: value for name, value in params.items() if name != "scale_pos_weight"}
-    model, table, y, weight = fit(objective, 3, 150, True, columns, **params)
-    wordy = ("city", "zip") if columns is None and KNOWS_NAMES else ()
-    text = {name: table[name].astype(object) for name in wordy}
-    for owner in (model, booster_of(model)):
-        adapter = parse(owner, {"missing": params.get("missing", np.nan)})
-        again = adapter.refit(table.assign(**text), y, weight)
-        np.testing.assert_array_equal(again.ensemble.leaf_value, adapter.ensemble.leaf_value)
-        features = again.features(table)
-        np.testing.assert_array_equal(features, adapter.features(table))
-        np.testing.assert_array_equal(again.library_raw(features), adapter.library_raw(features))
-
-
-def test_a_refit_has_as_many_rounds_and_does_not_stop_early():
+def test_hessians_near_zero_are_named():
+    """Without lambda a leaf of sure rows divides by next to nothing, which float32 blurs."""
     table, score = make_table(3)
-    X, y = table[["x", "k"]], target_of(score, "binary:logistic")
-    stop = EarlyStopping(rounds=2)
-    for params in ({"early_stopping_rounds": 2}, {"callbacks": [stop]}):
-        model = make_model("binary:logistic", n_estimators=50, learning_rate=1.0, **params)
-        model.fit(X[:100], y[:100], eval_set=[(X[100:], y[100:])], verbose=False)
-        adapter = parse(model)
-        again = adapter.refit(X[:100], y[:100], None)
-        np.testing.assert_array_equal(again.ensemble.leaf_value, adapter.ensemble.leaf_value)
+    y = target_of(score, "binary:logistic")
+    params = {"reg_lambda": 0, "min_child_weight": 0, "learning_rate": 1.0}
+    model = make_model("binary:logistic", n_estimators=60, **params).fit(table[["x", "k"]], y)
+    run = trace(model, table[["x", "k"]], y)
+    assert run.replay.error.largest > 1e-3
+    assert run.replay.recipe.inexact_because == ("Hessians too near 0 for XGBoost's float32",)
+    short = make_model("binary:logistic", n_estimators=3, **params).fit(table[["x", "k"]], y)
+    assert recipe_of(short, table[["x", "k"]], y).inexact_because == ()
 
 
-def test_what_cannot_be_trained_again_is_refused():
-    model, table, y, _ = fit("multi:softprob")
-    with pytest.raises(InputError, match="every class"):
-        parse(model).refit(table[y != 1], y[y != 1], None)
-    with pytest.raises(MissingParameterError, match="train it again"):
-        parse(saved_and_loaded(model)).refit(table, y, None)
-    forest = fit("reg:squarederror", num_parallel_tree=2)
-    with pytest.raises(NotYetSupportedError, match="Forests"):
-        parse(forest[0]).refit(forest[1], forest[2], None)
-
-
-def test_retraining_a_booster():
-    table, score = make_table(9, 200)
-    y = target_of(score, "multi:softprob")
-    params = {"objective": "multi:softprob", "num_class": 3, "lambda": 2.0, "max_depth": 3}
-    booster = xgboost.train(params, xgboost.DMatrix(table, y, enable_categorical=True), 4)
-    run = trace(booster, table, y)
-    retrain = retrainer(run, table[:6], y[:6])
-    by_hand = xgboost.train(params, xgboost.DMatrix(table[20:], y[20:], enable_categorical=True), 4)
-    asked = xgboost.DMatrix(table[:6], enable_categorical=True)
-    p = [model.predict(asked)[np.arange(6), y[:6]] for model in (by_hand, booster)]
-    effect = retrain(Without(np.arange(20)))
-    np.testing.assert_allclose(effect, np.log(p[1]) - np.log(p[0]), atol=1e-5)
+@pytest.mark.parametrize("rates", [[0.5, 0.4, 0.1], [0.3, 0.3, 0.1], [0.1, 0.1, 0.1]])
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_a_learning_rate_that_changes_is_found(rates, objective):
+    """The schedule sets the rate of the round after; the first has that of the model."""
+    schedule = LearningRateScheduler([*rates, 0.9])
+    model, table, y, weight = fit(objective, weighted=True, callbacks=[schedule], reg_lambda=2)
+    for found in (model, saved_and_loaded(model)):
+        recipe = recipe_of(found, table, y, weight)
+        by_round = recipe.learning_rate.reshape(4, -1)
+        np.testing.assert_allclose(by_round.T, np.tile([0.3, *rates], (by_round.shape[1], 1)), 1e-4)
 
 
 @pytest.mark.parametrize("suffix", ["json", "ubj"])

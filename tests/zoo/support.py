@@ -1,0 +1,43 @@
+"""The README's table of support, written from the tables of the zoo."""
+
+from collections.abc import Sequence
+
+from tests.zoo.case import Part, Zoo
+
+BEGIN, END = "<!-- support: begin -->", "<!-- support: end -->"
+COLUMNS = {
+    "exact": "exact", "leaf error": "answered, leaf error stated", "refused": "refused by name",
+}  # fmt: skip
+TITLES = {
+    "lightgbm": "LightGBM", "xgboost": "XGBoost", "catboost": "CatBoost", "sklearn": "scikit-learn",
+}  # fmt: skip
+
+
+def support_table(zoos: Sequence[Zoo]) -> str:
+    """Markdown: a small table for each library."""
+    sections = []
+    for zoo in zoos:
+        lines = [f"**{TITLES[zoo.library]}**", "", f"| | {' | '.join(COLUMNS.values())} |"]
+        lines.append("|---" * 4 + "|")
+        kinds = {"objectives": zoo.objectives, "settings": zoo.settings, "data": zoo.data}
+        for title, parts in kinds.items():
+            cells = [_names(parts, verdict) for verdict in COLUMNS]
+            lines.append(f"| {title} | {' | '.join(cells)} |")
+        sections.append("\n".join(lines))
+    return "\n\n".join(sections)
+
+
+def _names(parts: Sequence[Part], verdict: str) -> str:
+    found = [
+        part.name + (f" (from {part.since})" if part.since else "")
+        for part in parts
+        if part.verdict.kind == verdict
+    ]
+    return "; ".join(found)
+
+
+def with_table(text: str, zoos: Sequence[Zoo]) -> str:
+    """A text whose marked part is the table."""
+    before, rest = text.split(BEGIN)
+    _, after = rest.split(END)
+    return f"{before}{BEGIN}\n\n{support_table(zoos)}\n\n{END}{after}"
