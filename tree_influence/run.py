@@ -165,7 +165,7 @@ class TreeRun:
         return TreeQueries(self.leaves, self.target, self.offset, self.train_index)
 
     def predictions(self, X: Any) -> NDArray[np.generic]:
-        """What the model says of these rows before any link function, or the most likely labels.
+        """What the model says of these rows: numbers as its predict gives them, or labels.
 
         Returns:
             Shape (n_rows,), or (n_rows, n_targets) for several targets.
@@ -175,7 +175,8 @@ class TreeRun:
         )
         raw = self.adapter.ensemble.raw(leaves) + offset
         if self.classes is None:
-            return raw if self.adapter.n_targets > 1 else raw[:, 0]
+            said = self.adapter.response(raw)
+            return said if self.adapter.n_targets > 1 else said[:, 0]
         return self.classes[raw.argmax(axis=1) if raw.shape[1] > 1 else (raw[:, 0] > 0).astype(int)]
 
     def losses(self, queries: TreeQueries) -> Floats:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from packaging.version import Version
 
 from influence.errors import UnsupportedModelError
 from tests.reference.loss_values import RowLoss
@@ -53,13 +54,14 @@ class Part:
     """One line of the table.
 
     Attributes:
-        name: As the support table shows it.
+        name: Its own; of data, a key of `tables.KINDS`.
         params: Values to draw from, by the library's parameter name.
         verdict: What is expected of a model that has it.
         only: Names of the objectives it goes with; empty for all.
         never: Names of objectives and settings it does not go with.
         since: Oldest version of the library that has it, e.g. "4.6"; "" for all.
         options: Facts for the library's `train` that are no parameters.
+        shown: As the support table shows it, where that is not its name.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Part:
     never: tuple[str, ...] = ()
     since: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
+    shown: str = ""
 
     def fits(self, objective: "Objective") -> bool:
         return (not self.only or objective.name in self.only) and objective.name not in self.never
@@ -204,18 +207,22 @@ class Zoo:
             odds = np.array([RARELY if part.verdict.kind == "refused" else 1.0 for part in parts])
             return parts[rng.choice(len(parts), p=odds / odds.sum())]
 
-        objectives = tuple(one for one in self.objectives if must is None or must.fits(one))
+        objectives = tuple(
+            one for one in self.objectives if self.has(one) and (must is None or must.fits(one))
+        )
         objective = must if isinstance(must, Objective) else choose(objectives)
         settings: list[Part] = [must] if must in self.settings and must is not None else []
         for _ in range(rng.integers(0, 3) - len(settings)):
             fitting = tuple(
                 one for one in self.settings
-                if one.fits(objective) and _together(one, [*settings, must])
+                if self.has(one) and one.fits(objective) and _together(one, [*settings, must])
             )  # fmt: skip
             if fitting:
                 settings.append(choose(fitting))
         fitting = tuple(
-            one for one in self.data if one.fits(objective) and _together(one, settings)
+            one
+            for one in self.data
+            if self.has(one) and one.fits(objective) and _together(one, settings)
         )
         data = must if must in self.data and must is not None else choose(fitting)
         params = {}
@@ -239,6 +246,10 @@ class Zoo:
     @property
     def parts(self) -> tuple[Part, ...]:
         return (*self.objectives, *self.settings, *self.data)
+
+    def has(self, part: Part) -> bool:
+        """Whether the installed version of the library has it."""
+        return Version(part.since or "0") <= Version(self.version)
 
 
 def _together(part: Part, others: list[Any]) -> bool:

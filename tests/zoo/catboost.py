@@ -271,26 +271,24 @@ SETTINGS = (
          options={"pool": True, "quantized": True}),
 )  # fmt: skip
 
-CATEGORIES = ("pandas, categories", "Arrow table, categories")
+CATEGORIES = ("pandas, categories", "Arrow table, categories", "polars, categories")
 DATA = (
-    *(
-        Part(kind)
-        for kind in tables.KINDS
-        if "categories" not in kind and "polars" not in kind and "container" not in kind
-    ),
-    *(Part(kind, {"one_hot_max_size": (10,)}) for kind in CATEGORIES),
+    *(Part(kind) for kind in tables.KINDS if "categories" not in kind and "container" not in kind),
+    *(Part(kind, {"one_hot_max_size": (10,)}, shown=f"{kind}, one-hot") for kind in CATEGORIES),
     *(
         Part(
             kind,
             {"one_hot_max_size": (1,), "iterations": (15,)},  # until a tree splits on one
             leaf_error("ordered target statistics"),
+            shown=f"{kind}, target statistics",
         )
         for kind in CATEGORIES
     ),
-    Part("container", options={"pool": True}),
+    Part("container", options={"pool": True}, shown="Pool"),
     Part(
         "container, starting scores",
         options={"pool": True, "baseline": True},
+        shown="Pool with baseline",
         never=("RMSEWithUncertainty", "MultiQuantile"),  # CatBoost itself crashes
     ),
 )

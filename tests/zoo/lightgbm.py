@@ -208,9 +208,10 @@ SETTINGS = (
 
 CONTAINERS = ("container", "container, starting scores")
 DATA = (
-    *(Part(kind) for kind in tables.KINDS if kind not in (*CONTAINERS, "pandas, Arrow dtypes")),
-    Part("container", options={"container": True}),
+    *(Part(kind) for kind in tables.KINDS if kind not in CONTAINERS),
+    Part("container", options={"container": True}, shown="Dataset"),
     Part("container, starting scores", options={"container": True, "scores": True},
+         shown="Dataset with init_score",
          never=("init_score that is not passed", "boosting='rf'", "init_model",
                 "init_model, another learning rate")),
 )  # fmt: skip
@@ -234,6 +235,8 @@ def _train(model: Model) -> Trained:
     X, X_test = tables.split(table.X, n)
     reads = not table.has_categories and ("polars" not in model.data.name or READS_POLARS)
     as_read = table.X if reads else tables.to_pandas(table.X)
+    if model.data.name == "pandas, Arrow dtypes":  # LightGBM itself takes none
+        as_read = as_read.astype(float)
     own, own_test = tables.split(as_read, n)
     n_outputs = 3 if kind == "three classes" else 1
     rng = np.random.default_rng([model.seed, 5])

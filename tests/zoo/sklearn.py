@@ -248,8 +248,9 @@ SPARSE = ("scipy CSR", "scipy CSC")
 DENSE_ONLY = (*HISTS, "Pipeline", "Pipeline in a Pipeline")
 DATA = (
     *(Part(kind) for kind in tables.KINDS if "container" not in kind and kind not in SPARSE),
-    *(Part(kind, never=DENSE_ONLY) for kind in SPARSE),
+    *(Part(kind, never=DENSE_ONLY, shown=f"{kind} (but HistGradientBoosting)") for kind in SPARSE),
     *(Part(kind, verdict=refused("sparse", InputError), only=HISTS,
+           shown=f"{kind} (HistGradientBoosting)",
            never=tuple(one.name for one in (*SETTINGS, *WRAPPERS)
                        if one.verdict.kind == "refused" or "Pipeline" in one.name))
       for kind in SPARSE),

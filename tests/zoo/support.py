@@ -29,7 +29,7 @@ def support_table(zoos: Sequence[Zoo]) -> str:
 
 def _names(parts: Sequence[Part], verdict: str) -> str:
     found = [
-        part.name + (f" (from {part.since})" if part.since else "")
+        (part.shown or part.name) + (f" (from {part.since})" if part.since else "")
         for part in parts
         if part.verdict.kind == verdict
     ]

@@ -19,6 +19,8 @@ def ident(value):
 @pytest.mark.parametrize(("library", "part"), LINES, ids=ident)
 def test_every_line_of_the_table(library, part):
     zoo = zoo_of(library)
+    if not zoo.has(part):
+        pytest.skip(f"{library} {zoo.version} has no {part.name}: that came with {part.since}")
     for seed in range(5):
         model = zoo.draw(seed, must=part)
         assert part in model.parts

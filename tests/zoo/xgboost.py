@@ -21,6 +21,7 @@ def described(
     target: str = "real",
     verdict: Verdict = EXACT,
     title: str = "",
+    since: str = "",
     scale: Callable = lambda p: 1.0,
     least: float = -np.inf,
     options: dict[str, Any] | None = None,
@@ -33,7 +34,7 @@ def described(
 
     return Objective(
         title or objective, {"objective": (objective,), **params}, verdict, target=target,
-        loss=value and loss, options=options or {},
+        loss=value and loss, options=options or {}, since=since,
     )  # fmt: skip
 
 
@@ -94,6 +95,7 @@ OBJECTIVES = (
     described(
         "reg:pseudohubererror", pseudo_huber, target="two targets", huber_slope=(0.7,),
         title="reg:pseudohubererror, several targets",
+        since="3.2",  # before, the library itself trained on another row's target
     ),
     described("reg:absoluteerror", of(absolute_error), **NO_NEWTON),
     described(
@@ -208,13 +210,19 @@ DATA = (
         for kind in tables.KINDS
         if "container" not in kind and (HAS_POLARS or "polars" not in kind)
     ),
-    Part("container", options={"matrix": xgboost.DMatrix}),
+    Part("container", options={"matrix": xgboost.DMatrix}, shown="DMatrix"),
     Part(
         "container, starting scores",
         options={"matrix": xgboost.DMatrix, "margin": True},
+        shown="DMatrix with base_margin",
         never=("reg:squaredlogerror",),
     ),  # scores below -1 have no logarithm
-    Part("container", options={"matrix": xgboost.QuantileDMatrix}, never=("tree_method",)),
+    Part(
+        "container",
+        options={"matrix": xgboost.QuantileDMatrix},
+        never=("tree_method",),
+        shown="QuantileDMatrix",
+    ),
 )
 
 ZOO = Zoo("xgboost", OBJECTIVES, SETTINGS, DATA, train, xgboost.__version__)

@@ -1,9 +1,9 @@
 """`Adapter`: what every library must tell about a fitted model, and nothing more.
 
 An adapter answers five questions: where do rows go (`features`, `leaves`, `offset`, `ensemble`),
-what is a prediction judged by (`loss`), how were the leaf values computed (`recipe`,
-`row_weights`), what does the library itself say (`library_raw`, `library_leaves`: the oracle of
-the parity check), and how is the model trained again (`refit`).
+what is said of them and what is that judged by (`response`, `loss`), how were the leaf values
+computed (`recipe`, `row_weights`), what does the library itself say (`library_raw`,
+`library_leaves`: the oracle of the parity check), and how is the model trained again (`refit`).
 
 Rows reach an adapter in blocks, so that no copy of the whole table is made.
 """
@@ -149,6 +149,14 @@ class Adapter(ABC):
         Raises:
             UnsupportedModelError: It is not known (an objective of the user's own), or is no sum
                 over rows (ranking).
+        """
+
+    @abstractmethod
+    def response(self, raw: Floats) -> Floats:
+        """What the library's predict says at raw scores where the target is a number.
+
+        That is the score through the inverse of the link (exp of a Poisson regression's score),
+        of the same shape, (n_rows, n_outputs).
         """
 
     @abstractmethod

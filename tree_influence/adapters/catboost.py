@@ -28,6 +28,7 @@ from tree_influence.adapters.catboost_losses import (
     judging_loss,
     loss_name,
     n_targets,
+    response,
 )
 from tree_influence.adapters.catboost_parameters import (
     check_given,
@@ -156,6 +157,9 @@ class CatBoostAdapter(Adapter):
 
     def loss(self) -> Loss:
         return judging_loss(self._parameters)
+
+    def response(self, raw: Floats) -> Floats:
+        return response(self._parameters, raw)
 
     def recipe(
         self,

@@ -4,12 +4,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from scipy.special import expit
 
 from influence.errors import NotYetSupportedError, UnsupportedModelError
 from tree_influence.adapters.catboost_parameters import known
 from tree_influence.losses import (
     AbsoluteError,
     Expectile,
+    Floats,
     Huber,
     LogCosh,
     Logistic,
@@ -92,6 +94,17 @@ WHY = {
     "ranking": "a ranking loss over the rows of a group together, which is no sum over rows",
     "survival": "a survival loss over censored times",
 }
+
+
+_RESPONSES: dict[str, Callable[[Floats], Floats]] = {
+    "Poisson": np.exp, "Tweedie": np.exp, "LogLinQuantile": np.exp,
+    "CrossEntropy": expit, "MultiLogloss": expit, "MultiCrossEntropy": expit,
+}  # fmt: skip
+
+
+def response(parameters: Mapping[str, Any], raw: Floats) -> Floats:
+    """What a raw score stands for where the target is a number: a mean, a probability."""
+    return _RESPONSES.get(loss_name(parameters) or "", np.asarray)(raw)
 
 
 def loss_name(parameters: Mapping[str, Any]) -> str | None:

@@ -159,6 +159,9 @@ class LightGBM(Adapter):
     def loss(self) -> Loss:
         return self._training.loss()
 
+    def response(self, raw: Floats) -> Floats:
+        return self._training.objective.response(raw)
+
     def recipe(
         self,
         leaves: NDArray[np.integer],

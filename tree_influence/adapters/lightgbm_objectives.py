@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import logit
+from scipy.special import expit, logit
 
 from influence.errors import NotYetSupportedError, UnsupportedModelError
 from tree_influence.adapters.base import Floats
@@ -59,6 +59,10 @@ def _log_shares(mean: Floats, number: Number) -> Floats:
     return np.log(np.maximum(mean, _EPSILON))
 
 
+def _mean_of_lambda(raw: Floats) -> Floats:
+    return np.logaddexp(0.0, raw)
+
+
 @dataclass(frozen=True)
 class Objective:
     """One of LightGBM's objectives.
@@ -68,11 +72,13 @@ class Objective:
         start: From the weighted mean of the target, or of each class's rows, and the parameters to
             the score of `boost_from_average`; shapes (n_outputs,). None where leaves are renewed.
         of_classes: The target is a class.
+        response: From raw scores to what predict says of a target that is a number.
     """
 
     loss: Callable[[Number, float], Loss]
     start: Callable[[Floats, Number], Floats] | None = _same
     of_classes: bool = False
+    response: Callable[[Floats], Floats] = np.asarray
 
 
 def _tweedie(number: Number, phi: float) -> TrainingLoss:
@@ -84,11 +90,15 @@ OBJECTIVES = {
     "regression": Objective(lambda number, phi: SquaredError()),
     "huber": Objective(lambda number, phi: UnitHessian(Huber(number("alpha")))),
     "fair": Objective(lambda number, phi: Fair(number("fair_c"))),
-    "poisson": Objective(lambda number, phi: Poisson(number("poisson_max_delta_step")), _log),
-    "gamma": Objective(lambda number, phi: Gamma(), _log),
-    "tweedie": Objective(_tweedie, _log),
-    "cross_entropy": Objective(lambda number, phi: Logistic(), _log_odds),
-    "cross_entropy_lambda": Objective(lambda number, phi: Logistic(), _log_expm1),
+    "poisson": Objective(
+        lambda number, phi: Poisson(number("poisson_max_delta_step")), _log, response=np.exp
+    ),
+    "gamma": Objective(lambda number, phi: Gamma(), _log, response=np.exp),
+    "tweedie": Objective(_tweedie, _log, response=np.exp),
+    "cross_entropy": Objective(lambda number, phi: Logistic(), _log_odds, response=expit),
+    "cross_entropy_lambda": Objective(
+        lambda number, phi: Logistic(), _log_expm1, response=_mean_of_lambda
+    ),
     "binary": Objective(
         lambda number, phi: Logistic(slope=number("sigmoid")), _log_odds_by_sigmoid, of_classes=True
     ),
@@ -166,6 +176,12 @@ class Spelled:
             seen = SignedRoot() if self.of_root else InFloat32()
             return OnSeenTarget(loss, seen, judged=self.of_root)
         return JudgedOnRoot(loss) if self.of_root else loss
+
+    def response(self, raw: Floats) -> Floats:
+        """What predict says at raw scores of a target that is a number."""
+        if self.of_root:
+            return np.sign(raw) * raw**2
+        return OBJECTIVES[self.name].response(raw) if self.name in OBJECTIVES else raw
 
     def leaf_loss(self, number: Number) -> TrainingLoss:
         """The same, where leaves follow from it.

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from influence.errors import MissingParameterError, UnsupportedModelError
+from influence.errors import InputError, MissingParameterError, UnsupportedModelError
 from tree_influence.adapters.base import Floats, LeafRecipe
 from tree_influence.adapters.lightgbm_objectives import Spelled
 from tree_influence.adapters.lightgbm_text import ModelText
@@ -31,6 +31,13 @@ _MAIN_NAMES = {
     "max_tree_output": "max_delta_step",
     "max_leaf_output": "max_delta_step",
 }
+# Numbers on which an answer depends.
+_NUMBERS = {
+    "learning_rate", "lambda_l1", "lambda_l2", "cat_l2", "max_cat_to_onehot", "max_delta_step",
+    "path_smooth", "bagging_freq", "bagging_fraction", "pos_bagging_fraction",
+    "neg_bagging_fraction", "alpha", "fair_c", "poisson_max_delta_step", "scale_pos_weight",
+    "sigmoid", "tweedie_variance_power",
+}  # fmt: skip
 _EPSILON = 1e-15  # LightGBM's kEpsilon
 # A reason that tells the way out, since the model does not hold the scores.
 INIT_SCORE = "init_score (pass lightgbm.Dataset(X, y, init_score=..., free_raw_data=False))"
@@ -46,6 +53,9 @@ def main_parameters(
         text: The model.
         live: Parameters of the Booster in memory; taken where they agree with the text.
         given: Parameters of the user; always taken.
+
+    Raises:
+        InputError: A name of the user's that LightGBM does not have, or a text for a number.
     """
     merged = dict(text.parameters)
     for name, value in live.items():
@@ -53,7 +63,15 @@ def main_parameters(
         if isinstance(value, float) and merged.get(main) == f"{value:.6g}":
             merged[main] = merged[main] if value.is_integer() else repr(float(value))
     for name, value in given.items():
-        merged[_MAIN_NAMES.get(name, name)] = str(int(value) if isinstance(value, bool) else value)
+        main = _MAIN_NAMES.get(name, name)
+        if main not in _NUMBERS and main not in text.parameters:
+            raise InputError(
+                f"params names {name!r}, which is no training parameter of this model; known are "
+                f"{', '.join(sorted(_NUMBERS | text.parameters.keys()))}."
+            )
+        if main in _NUMBERS and not isinstance(value, int | float | np.number):
+            raise InputError(f"params[{name!r}] must be a number, got {value!r}.")
+        merged[main] = str(int(value) if isinstance(value, bool) else value)
     return merged
 
 

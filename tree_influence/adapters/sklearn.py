@@ -59,7 +59,8 @@ TRUSTED = frozenset(
         "sklearn.utils.validation.check_array",
     }
 )
-TRUSTED_MODULES = ("sklearn._loss.link", "sklearn._loss.loss", "sklearn._loss._loss")
+# The last is what the compiled losses of scikit-learn before 1.7 call their own module.
+TRUSTED_MODULES = ("sklearn._loss.link", "sklearn._loss.loss", "sklearn._loss._loss", "_loss")
 
 # The adapter of each estimator and of what is built on it.
 ADAPTERS: dict[type, Callable[[Any], Adapter]] = {

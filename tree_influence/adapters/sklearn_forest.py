@@ -87,6 +87,9 @@ class Forest(Adapter):
             return LogProbability()
         return AbsoluteError() if self._model.criterion == "absolute_error" else SquaredError()
 
+    def response(self, raw: Floats) -> Floats:
+        return raw
+
     def recipe(
         self,
         leaves: NDArray[np.integer],

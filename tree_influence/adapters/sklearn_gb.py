@@ -107,6 +107,9 @@ class GradientBoosting(Adapter):
         }
         return losses[model.loss]
 
+    def response(self, raw: Floats) -> Floats:
+        return raw
+
     def recipe(
         self,
         leaves: NDArray[np.integer],

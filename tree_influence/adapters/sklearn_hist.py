@@ -136,6 +136,9 @@ class HistGradientBoosting(Adapter):
             )
         return losses[model.loss]
 
+    def response(self, raw: Floats) -> Floats:
+        return np.exp(raw) if self._model.loss in ("poisson", "gamma") else raw
+
     def recipe(
         self,
         leaves: NDArray[np.integer],

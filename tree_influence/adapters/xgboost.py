@@ -26,6 +26,7 @@ from influence.errors import (
 from tree_influence.adapters.base import Adapter, DataSet, Floats, LeafRecipe
 from tree_influence.adapters.columns import check_all_classes
 from tree_influence.adapters.xgboost_matrix import unpacked
+from tree_influence.adapters.xgboost_objectives import response
 from tree_influence.adapters.xgboost_params import read_params
 from tree_influence.adapters.xgboost_recipe import Training
 from tree_influence.adapters.xgboost_settings import parameters_of, trees_settings
@@ -155,6 +156,9 @@ class XGBoost(Adapter):
 
     def loss(self) -> Loss:
         return self._training.loss()
+
+    def response(self, raw: Floats) -> Floats:
+        return response(self._content, raw)
 
     def recipe(
         self,

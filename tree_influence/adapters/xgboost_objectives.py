@@ -3,7 +3,11 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+from scipy.special import expit
+
 from influence.errors import UnsupportedModelError
+from tree_influence.adapters.base import Floats
 from tree_influence.adapters.xgboost_trees import Content
 from tree_influence.losses import (
     AbsoluteError,
@@ -65,6 +69,17 @@ _NO_SUM_OVER_ROWS = {
     "survival:aft": "labels are intervals",
     "rank": "the loss of a row depends on the other rows of its group",
 }
+
+
+_RESPONSES: dict[str, Callable[[Floats], Floats]] = {
+    "reg:logistic": expit, "binary:logistic": expit,
+    "reg:gamma": np.exp, "reg:tweedie": np.exp, "count:poisson": np.exp,
+}  # fmt: skip
+
+
+def response(content: Content, raw: Floats) -> Floats:
+    """What predict says at raw scores of a target that is a number."""
+    return _RESPONSES.get(content.objective, np.asarray)(raw)
 
 
 def loss_of(content: Content, custom_objective: bool) -> Loss:
