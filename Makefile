@@ -37,7 +37,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 zoo: $(VENV)/.dev
-	$(BIN)/python -W ignore -m tests.zoo --out benchmarks/results/zoo.json $(ARGS)
+	$(BIN)/python -m tests.zoo --out benchmarks/results/zoo.json $(ARGS)
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -120,6 +120,11 @@ class Relabelled:
     def apply(self, target: NDArray[np.generic]) -> NDArray[np.generic]:
         """The training labels after the change, shape (n_train,)."""
         check_range(self.rows, len(target), "Relabelled(rows)")
+        if self.labels.shape[1:] != target.shape[1:]:
+            raise InputError(
+                f"Expected one label of shape {target.shape[1:]} for each row of Relabelled, as in "
+                f"the training target, got labels of shape {self.labels.shape}."
+            )
         changed = np.array(target, dtype=object)  # each label keeps its own type
         changed[self.rows] = self.labels.tolist()
         return changed

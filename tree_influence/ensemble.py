@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from influence.errors import UnsupportedModelError
 from tree_influence import kernels
 
 # What a missing value does at a node. The last two also take |x| <= 1e-35 for missing.
@@ -173,7 +174,16 @@ def stack(
     compares_float32: bool,
     n_parallel: int = 1,
 ) -> TreeEnsemble:
-    """Puts trees into one ensemble, in the order they are applied (round by round)."""
+    """Puts trees into one ensemble, in the order they are applied (round by round).
+
+    Raises:
+        UnsupportedModelError: Leaf values that are not finite.
+    """
+    if not all(np.isfinite(tree.leaf_value).all() for tree in trees):
+        raise UnsupportedModelError(
+            "Expected finite leaf values, but training diverged: some are infinite or NaN, and so "
+            "are predictions. Train with a smaller learning rate or more regularisation (l2)."
+        )
     n_nodes = np.array([len(np.atleast_1d(tree.feature)) for tree in trees], dtype=np.int64)
     n_leaves = np.array([len(tree.leaf_value) for tree in trees], dtype=np.int64)
     node_start = np.concatenate([[0], np.cumsum(n_nodes)])

@@ -84,37 +84,44 @@ class LeafInfluence(Attributor[TreeRun, TreeQueries]):
         n_rows, n_outputs = rows.stop - rows.start, pull.shape[1]
         out = [np.zeros((n_rows, part.stop - part.start)) for part in parts]
         adjoint = [np.zeros((n_rows, n_outputs, part.stop - part.start)) for part in parts]
+        parallel = replay.ensemble.n_parallel
+        moved = [np.zeros_like(one) for one in adjoint] if parallel > 1 else adjoint
         for terms in replay.backwards():
 
             def work(i: int, terms: RowTerms = terms) -> None:
                 leaf, c = queries.leaves[:, parts[i]], pull[parts[i]]
-                self._sweep_part(terms, rows, leaf, c, adjoint[i], out[i])
+                if parallel == 1:
+                    self._sweep_rounds(terms, rows, leaf, c, adjoint[i], out[i])
+                else:
+                    self._sweep_parallel(terms, rows, leaf, c, adjoint[i], moved[i], out[i])
 
             in_threads(work, range(len(parts)))
         for part, block in zip(parts, out, strict=True):
             values[:, part] += replay.weight[rows, None] * block
 
-    def _sweep_part(
+    def _sweep_parallel(
         self,
         terms: RowTerms,
         rows: slice,
         query_leaf: NDArray[np.integer],
         pull: Floats,
         adjoint: Floats,
+        moved: Floats,
         out: Floats,
     ) -> None:
-        """Sweeps one block of queries back over the rounds of `terms`, in place."""
-        parallel = self.run_.replay.ensemble.n_parallel
-        if parallel == 1:
-            self._sweep_rounds(terms, rows, query_leaf, pull, adjoint, out)
-            return
-        for first in range(len(terms.direct) - parallel, -1, -parallel):
-            later, moved = adjoint.copy(), np.zeros_like(adjoint)
-            for place in range(first, first + parallel):  # each sees what comes after them all
-                adjoint[:] = later
-                self._sweep_rounds(terms[place], rows, query_leaf, pull, adjoint, out)
-                moved += adjoint - later
-            adjoint[:] = later + moved
+        """Sweeps back over rounds of which several start from the same scores.
+
+        Each of them sees the adjoint of what comes after them all; what they change in it is
+        gathered in `moved`, and added where the first of them is reached.
+        """
+        for place in range(len(terms.direct) - 1, -1, -1):
+            later = adjoint.copy()
+            self._sweep_rounds(terms[place], rows, query_leaf, pull, adjoint, out)
+            moved += adjoint - later
+            adjoint[:] = later
+            if (terms.rounds.start + place) % self.run_.replay.ensemble.n_parallel == 0:
+                adjoint += moved
+                moved[:] = 0.0
 
     def _sweep_rounds(
         self,
@@ -125,7 +132,7 @@ class LeafInfluence(Attributor[TreeRun, TreeQueries]):
         adjoint: Floats,
         out: Floats,
     ) -> None:
-        """Sweeps back over rounds that each start where the one before them ended."""
+        """Sweeps one block of queries back over rounds that each start where the last one ended."""
         replay = self.run_.replay
         width = replay.ensemble.trees_per_round
         trees = slice(terms.rounds.start * width, terms.rounds.stop * width)

@@ -73,22 +73,15 @@ def columns(target: Floats, raw: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class SquaredError:
-    """L = sum_k (F_k - y_k)^2 / 2.
+    """L = sum_k (F_k - y_k)^2 / 2."""
 
-    Attributes:
-        rounds_target: Training rounds y to float32 (CatBoost): much, where y is far from zero.
-    """
-
-    rounds_target: bool = False
     name = "squared error"
 
     def value(self, target: Floats, raw: Floats) -> Floats:
         return 0.5 * ((raw - columns(target, raw)) ** 2).sum(axis=1)
 
     def derivatives(self, target: Floats, raw: Floats) -> Derivatives:
-        y = columns(target, raw)
-        seen = y.astype(np.float32).astype(np.float64) if self.rounds_target else y
-        return uncoupled(raw - seen, np.ones_like(raw), np.zeros_like(raw))
+        return uncoupled(raw - columns(target, raw), np.ones_like(raw), np.zeros_like(raw))
 
 
 @dataclass(frozen=True)
@@ -142,11 +135,9 @@ class Softmax:
 
     Attributes:
         hessian_scale: phi in the library's leaf Hessian phi p (1 - p).
-        unit_hessian: That Hessian is 1 instead (CatBoost's gradient steps).
     """
 
     hessian_scale: float = 1.0
-    unit_hessian: bool = False
     name = "softmax"
 
     def value(self, target: Floats, raw: Floats) -> Floats:
@@ -156,8 +147,6 @@ class Softmax:
         p = softmax(raw, axis=1)
         curvature, phi = p * (1 - p), self.hessian_scale
         gradient = p - one_hot(target, raw.shape[1])
-        if self.unit_hessian:
-            return Derivatives(gradient, curvature, np.ones_like(p), np.zeros_like(p), p)
         return Derivatives(gradient, curvature, phi * curvature, phi * (1 - 2 * p), p)
 
 
@@ -279,6 +268,18 @@ class Quantile:
     def value(self, target: Floats, raw: Floats) -> Floats:
         x = target - raw[:, 0]
         return np.maximum(self.alpha * x, (self.alpha - 1) * x)
+
+
+@dataclass(frozen=True)
+class Quantiles:
+    """L = sum_k max(alpha_k (y - F_k), (alpha_k - 1) (y - F_k)); judges predictions only."""
+
+    alphas: tuple[float, ...]
+    name = "quantiles"
+
+    def value(self, target: Floats, raw: Floats) -> Floats:
+        x, alpha = target[:, None] - raw, np.asarray(self.alphas)
+        return np.maximum(alpha * x, (alpha - 1) * x).sum(axis=1)
 
 
 @dataclass(frozen=True)

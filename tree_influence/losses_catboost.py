@@ -70,18 +70,6 @@ class NormalLikelihood:
 
 
 @dataclass(frozen=True)
-class Quantiles:
-    """L = sum_k max(alpha_k (y - F_k), (alpha_k - 1) (y - F_k)); judges predictions only."""
-
-    alphas: tuple[float, ...]
-    name = "quantiles"
-
-    def value(self, target: Floats, raw: Floats) -> Floats:
-        x, alpha = target[:, None] - raw, np.asarray(self.alphas)
-        return np.maximum(alpha * x, (alpha - 1) * x).sum(axis=1)
-
-
-@dataclass(frozen=True)
 class LogLinQuantile:
     """L = max(alpha x, (alpha - 1) x) with x = y - exp(F); judges predictions only."""
 

@@ -152,11 +152,10 @@ class Replay:
         n_arrays = 3 if coupled else 2
         parallel = self.ensemble.n_parallel
         size = CHUNK_BYTES // (8 * n_arrays * self.recipe.n_steps * n_train * n_outputs)
-        size -= size % parallel
         raw = self.raw
         stop = self.ensemble.n_rounds
         while stop > 0:
-            start = max(0, stop - max(parallel, size))
+            start = max(0, stop - max(1, size))
             shape = (stop - start, self.recipe.n_steps, n_train, n_outputs)
             direct, slope = np.empty(shape), np.empty(shape)
             coupling = np.empty(shape if coupled else (0, *shape[1:]))

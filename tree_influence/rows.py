@@ -20,10 +20,18 @@ BLOCK_BYTES = 64 * 2**20  # of a block of rows as float64
 
 
 def indexable(X: Any) -> Any:
-    """The same rows in a form that `take` reads quickly: lists as arrays, any sparse as CSR."""
+    """The same rows in a form whose blocks are alike.
+
+    Lists become arrays and any sparse matrix CSR, which are quick to slice. Categories of Arrow and
+    polars are settled for the whole table: their codes could differ from block to block.
+    """
     if issparse(X):
         return X.tocsr()
-    return np.asarray(X) if isinstance(X, list | tuple) else X
+    if isinstance(X, list | tuple):
+        return np.asarray(X)
+    if _library(X) == "pyarrow":
+        return X.unify_dictionaries()
+    return _with_settled_categories(X) if _library(X) == "polars" else X
 
 
 def shape(X: Any) -> tuple[int, int]:
@@ -67,6 +75,20 @@ def in_blocks(X: Any) -> Iterator[slice]:
     """Blocks of rows of bounded size."""
     n_rows, n_columns = shape(X)
     return blocks(n_rows, BLOCK_BYTES // (8 * max(1, n_columns)))
+
+
+def _with_settled_categories(X: Any) -> Any:
+    """A polars table with Enum in place of Categorical, in the order that pandas would have."""
+    import polars
+
+    settled = [
+        polars.Series(name, X[name].cast(polars.String)).cast(
+            polars.Enum(X[name].to_pandas().cat.categories.tolist())
+        )
+        for name, dtype in X.schema.items()
+        if dtype == polars.Categorical
+    ]
+    return X.with_columns(settled)
 
 
 def _library(X: Any) -> str:

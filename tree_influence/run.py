@@ -130,6 +130,7 @@ class TreeRun:
         if isinstance(self._replay, Replay):
             recipe = self._replay.recipe
             parts += [recipe.learning_rate, recipe.l2, recipe.start]
+            # A loss names all it is made of: its repr must not change from run to run.
             parts.append(f"{recipe.loss!r} {recipe.l1} {recipe.max_step} {recipe.n_steps}")
         return fingerprint(*parts)
 
@@ -165,10 +166,10 @@ class TreeRun:
         return TreeQueries(self.leaves, self.target, self.offset, self.train_index)
 
     def predictions(self, X: Any) -> NDArray[np.generic]:
-        """What the model says of these rows: numbers as its predict gives them, or labels.
+        """What the model says of these rows: numbers on the scale of the target, or labels.
 
         Returns:
-            Shape (n_rows,), or (n_rows, n_targets) for several targets.
+            Shape (n_rows,), or (n_rows, n_outputs) where it says several numbers of a row.
         """
         leaves, offset = read_rows(
             self.adapter, self.prefix, DataSet(indexable(X), np.empty(0)), checked=False
@@ -176,7 +177,7 @@ class TreeRun:
         raw = self.adapter.ensemble.raw(leaves) + offset
         if self.classes is None:
             said = self.adapter.response(raw)
-            return said if self.adapter.n_targets > 1 else said[:, 0]
+            return said if said.shape[1] > 1 else said[:, 0]
         return self.classes[raw.argmax(axis=1) if raw.shape[1] > 1 else (raw[:, 0] > 0).astype(int)]
 
     def losses(self, queries: TreeQueries) -> Floats:
@@ -217,7 +218,7 @@ def trace(
             scale where no setting of the model explains any difference, or with a median above a
             tenth where one does.
         ParityError: The trees disagree with the library's own predictions.
-        UnsupportedModelError: The model is of no kind known here.
+        UnsupportedModelError: The model is of no kind known here, or its training diverged.
     """
     if isinstance(model, str | os.PathLike):
         model = adapters.load(model)

@@ -74,7 +74,12 @@ def encode_target(y: ArrayLike, classes: Labels | None, what: str, n_targets: in
 
 def check_weight(sample_weight: ArrayLike, n_train: int) -> Floats:
     """Sample weights as finite non-negative floats, shape (n_train,)."""
-    weight = np.asarray(sample_weight, dtype=np.float64)
+    try:
+        weight = np.asarray(sample_weight, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"Sample weights must be numbers, got {error}. Give those the model was fitted with."
+        ) from error
     if weight.shape != (n_train,):
         raise InputError(
             f"Expected one sample weight for each of {n_train} training rows, got shape "

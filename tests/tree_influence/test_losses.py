@@ -39,12 +39,13 @@ ABOVE = losses_wrapped.OnSeenTarget(losses.Logistic(), losses_wrapped.Above(0.3)
 ON_ROOT = losses_wrapped.OnSeenTarget(
     losses.SquaredError(), losses_wrapped.SignedRoot(), judged=True
 )
+ROUNDED = losses_wrapped.OnSeenTarget(losses.SquaredError(), losses_wrapped.InFloat32())
 IN_FLOAT32 = losses_wrapped.OnSeenTarget(losses.LogCosh(), losses_wrapped.InFloat32())
 
 # name: loss, how its target is drawn, number of outputs
 CASES = {
     "squared": (losses.SquaredError(), real, 1),
-    "squared, float32 target": (losses.SquaredError(rounds_target=True), real, 1),
+    "squared, float32 target": (ROUNDED, real, 1),
     "squared, square root": (ON_ROOT, real, 1),
     "squared, gradient steps": (losses_wrapped.UnitHessian(losses.SquaredError()), real, 1),
     "logistic": (losses.Logistic(), zero_one, 1),
@@ -54,7 +55,7 @@ CASES = {
     "one-vs-all": (losses.OneVsAll(0.8), a_class, N_CLASSES),
     "softmax": (losses.Softmax(), a_class, N_CLASSES),
     "softmax, scaled": (losses.Softmax(2.0), a_class, N_CLASSES),
-    "softmax, gradient steps": (losses.Softmax(unit_hessian=True), a_class, N_CLASSES),
+    "softmax, gradient steps": (losses_wrapped.UnitHessian(losses.Softmax()), a_class, N_CLASSES),
     "focal": (losses_catboost.Focal(0.3, 2.0), zero_one, 1),
     "focal, other gamma": (losses_catboost.Focal(0.6, 0.7), zero_one, 1),
     "exponential": (losses.Exponential(), zero_one, 1),
@@ -179,7 +180,7 @@ def test_losses_that_only_judge():
     raw = np.array([[1.0, 0.0], [1.0, np.log(2)]])
     found = losses_catboost.NormalLikelihood().value(y, raw)
     np.testing.assert_allclose(found, [0.5, np.log(2) + 1 / 8])
-    both = losses_catboost.Quantiles((0.2, 0.5)).value(y, raw)
+    both = losses.Quantiles((0.2, 0.5)).value(y, raw)
     each = [losses.Quantile(alpha).value(y, raw[:, [k]]) for k, alpha in ((0, 0.2), (1, 0.5))]
     np.testing.assert_allclose(both, np.sum(each, axis=0))
     found = losses_catboost.LogLinQuantile(0.2).value(y, raw)

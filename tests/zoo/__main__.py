@@ -5,6 +5,7 @@ import importlib
 import json
 import sys
 import time
+import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -26,7 +27,9 @@ def one(library: str, seed: int) -> tuple[str, str]:
     zoo = zoo_of(library)
     model = zoo.draw(seed)
     try:
-        return check(zoo, model).kind, ""
+        with warnings.catch_warnings():  # the libraries' own
+            warnings.simplefilter("ignore")
+            return check(zoo, model).kind, ""
     except Mismatch as error:
         return "MISMATCH", f"{model}\n    {error}"
     except Exception as error:

@@ -6,7 +6,7 @@ and one kind of data; its verdict is the worst of theirs. `check.py` holds it ag
 The README's table of support is written from the same tables.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -197,40 +197,42 @@ class Zoo:
     version: str
 
     def draw(self, seed: int, must: Part | None = None) -> Model:
-        """A random model; with `must`, one that has that part.
+        """A random model; with `must`, one that has that part and none with a worse verdict.
 
         Lines that are refused are drawn more rarely: one of them and the whole model is refused.
         """
-        rng = np.random.default_rng([seed, *self.library.encode()])
+        name = "" if must is None else must.name
+        rng = np.random.default_rng([seed, *self.library.encode(), *name.encode()])
+        allowed = [
+            one for one in self.parts
+            if self.has(one) and (must is None or one.verdict.rank <= must.verdict.rank)
+        ]  # fmt: skip
 
-        def choose(parts: tuple[Any, ...]) -> Any:
+        def choose(parts: Sequence[Any]) -> Any:
             odds = np.array([RARELY if part.verdict.kind == "refused" else 1.0 for part in parts])
             return parts[rng.choice(len(parts), p=odds / odds.sum())]
 
-        objectives = tuple(
-            one for one in self.objectives if self.has(one) and (must is None or must.fits(one))
-        )
-        objective = must if isinstance(must, Objective) else choose(objectives)
-        settings: list[Part] = [must] if must in self.settings and must is not None else []
+        objective: Any = must
+        if must not in self.objectives:
+            fitting = [one for one in self.objectives if must is None or must.fits(one)]
+            objective = choose([one for one in fitting if one in allowed] or fitting)
+        settings: list[Part] = [must] if must is not None and must in self.settings else []
         for _ in range(rng.integers(0, 3) - len(settings)):
-            fitting = tuple(
+            fitting = [
                 one for one in self.settings
-                if self.has(one) and one.fits(objective) and _together(one, [*settings, must])
-            )  # fmt: skip
+                if one in allowed and one.fits(objective) and _together(one, [*settings, must])
+            ]  # fmt: skip
             if fitting:
                 settings.append(choose(fitting))
-        fitting = tuple(
-            one
-            for one in self.data
-            if self.has(one) and one.fits(objective) and _together(one, settings)
-        )
-        data = must if must in self.data and must is not None else choose(fitting)
+        data: Any = must
+        if must not in self.data:
+            fitting = [one for one in self.data if one in allowed and one.fits(objective)]
+            data = choose([one for one in fitting if _together(one, settings)])
         params = {}
         for part in (objective, *settings, data):
-            drawn = {
+            params |= {
                 name: values[rng.integers(len(values))] for name, values in part.params.items()
             }
-            params |= drawn
         return Model(
             library=self.library,
             seed=seed,
@@ -242,6 +244,14 @@ class Zoo:
             n_trees=int(rng.integers(1, 6)),
             weighted=bool(rng.integers(2)),
         )
+
+    def verdict(self, part: Part) -> Verdict:
+        """What a model with that part meets at best: a setting of forests alone is refused."""
+        fitting = [one for one in self.objectives if part.fits(one)]
+        if part in self.objectives or not fitting:
+            return part.verdict
+        best = min(fitting, key=lambda one: one.verdict.rank)
+        return max(part.verdict, best.verdict, key=lambda verdict: verdict.rank)
 
     @property
     def parts(self) -> tuple[Part, ...]:

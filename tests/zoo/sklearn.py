@@ -189,7 +189,7 @@ SETTINGS = (
          options={"continued": {"learning_rate": 0.9}},
          never=("monitor", "n_iter_no_change", "n_iter_no_change without a seed", "subsample",
                 "early_stopping", "early stopping on the training rows", "monotonic_cst",
-                "X_val, y_val")),
+                "X_val, y_val", "warm_start")),
     Part("Pipeline", options={"pipeline": True}),
     Part("Pipeline in a Pipeline", options={"pipeline": True, "nested": True},
          never=("Pipeline",)),

@@ -21,17 +21,17 @@ def support_table(zoos: Sequence[Zoo]) -> str:
         lines.append("|---" * 4 + "|")
         kinds = {"objectives": zoo.objectives, "settings": zoo.settings, "data": zoo.data}
         for title, parts in kinds.items():
-            cells = [_names(parts, verdict) for verdict in COLUMNS]
+            cells = [_names(zoo, parts, verdict) for verdict in COLUMNS]
             lines.append(f"| {title} | {' | '.join(cells)} |")
         sections.append("\n".join(lines))
     return "\n\n".join(sections)
 
 
-def _names(parts: Sequence[Part], verdict: str) -> str:
+def _names(zoo: Zoo, parts: Sequence[Part], verdict: str) -> str:
     found = [
         (part.shown or part.name) + (f" (from {part.since})" if part.since else "")
         for part in parts
-        if part.verdict.kind == verdict
+        if zoo.verdict(part).kind == verdict
     ]
     return "; ".join(found)
 

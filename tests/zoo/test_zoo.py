@@ -21,12 +21,15 @@ def test_every_line_of_the_table(library, part):
     zoo = zoo_of(library)
     if not zoo.has(part):
         pytest.skip(f"{library} {zoo.version} has no {part.name}: that came with {part.since}")
-    for seed in range(5):
+    for seed in range(20):
         model = zoo.draw(seed, must=part)
         assert part in model.parts
-        if check(zoo, model).kind != "not trained":
+        found = check(zoo, model).kind
+        if found != "not trained":
+            expected = zoo.verdict(part).kind
+            assert found == expected or (expected, found) == ("leaf error", "exact")
             return
-    pytest.fail(f"{library} trains none of five models with {part.name}: take it off the table")
+    pytest.fail(f"{library} trains none of twenty models with {part.name}: take it off the table")
 
 
 def test_the_check_can_fail():

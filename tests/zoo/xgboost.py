@@ -110,7 +110,7 @@ OBJECTIVES = (
     ),
     described(
         "reg:quantileerror", None, title="reg:quantileerror, several quantiles",
-        quantile_alpha=([0.2, 0.8],), verdict=refused("Expected one quantile"),
+        quantile_alpha=([0.2, 0.8],), verdict=refused("by quantiles"),
     ),
     described("binary:hinge", None, target="binary", verdict=refused("binary:hinge")),
     described("survival:cox", None, target="positive", verdict=refused("survival:cox")),

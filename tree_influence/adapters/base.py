@@ -153,7 +153,7 @@ class Adapter(ABC):
 
     @abstractmethod
     def response(self, raw: Floats) -> Floats:
-        """What the library's predict says at raw scores where the target is a number.
+        """Raw scores on the scale of the target, where that is a number.
 
         That is the score through the inverse of the link (exp of a Poisson regression's score),
         of the same shape, (n_rows, n_outputs).

@@ -8,7 +8,7 @@ grown depthwise or lossguide, are known by their leaves only: the library finds 
 import json
 import os
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, final
 
 import catboost
 import numpy as np
@@ -80,6 +80,7 @@ def parse(model: Any, params: dict[str, Any]) -> "CatBoostAdapter":
     return CatBoostAdapter(model, {**stored_parameters(model), **params})
 
 
+@final
 class CatBoostAdapter(Adapter):
     """A fitted CatBoost model."""
 

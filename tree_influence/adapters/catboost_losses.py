@@ -18,6 +18,7 @@ from tree_influence.losses import (
     Loss,
     OneVsAll,
     Quantile,
+    Quantiles,
     RelativeError,
     Softmax,
     SquaredError,
@@ -28,7 +29,6 @@ from tree_influence.losses_catboost import (
     LogLinQuantile,
     NormalLikelihood,
     PowerError,
-    Quantiles,
 )
 from tree_influence.losses_positive import Poisson, Tweedie
 from tree_influence.losses_wrapped import (
@@ -51,9 +51,9 @@ def _rounded(loss: TrainingLoss) -> TrainingLoss:
 
 
 LOSSES: dict[str, Callable[[Options], Loss]] = {
-    "RMSE": lambda _: SquaredError(rounds_target=True),
-    "MultiRMSE": lambda _: SquaredError(rounds_target=True),
-    "MultiRMSEWithMissingValues": lambda _: SquaredError(rounds_target=True),
+    "RMSE": lambda _: _rounded(SquaredError()),
+    "MultiRMSE": lambda _: _rounded(SquaredError()),
+    "MultiRMSEWithMissingValues": lambda _: _rounded(SquaredError()),
     "Logloss": lambda _: Logistic(),
     "CrossEntropy": lambda _: _rounded(Logistic()),
     "MultiClass": lambda _: Softmax(),
@@ -76,6 +76,7 @@ LOSSES: dict[str, Callable[[Options], Loss]] = {
     "RMSEWithUncertainty": lambda _: NormalLikelihood(),
 }
 
+SQUARED = {"RMSE", "MultiRMSE", "MultiRMSEWithMissingValues"}  # every step is an improvement
 LABELLED = {"Logloss", "MultiClass", "MultiClassOneVsAll", "Focal"}  # the target is a class
 SHARED = {"CrossEntropy", "MultiLogloss", "MultiCrossEntropy"}  # it is one or several shares
 SEVERAL = {"MultiRMSE", "MultiRMSEWithMissingValues", "MultiLogloss", "MultiCrossEntropy"}
@@ -165,6 +166,4 @@ def leaf_loss(parameters: Mapping[str, Any]) -> TrainingLoss:
             f"loss_function={parameters['loss_function']!r} with leaf_estimation_method="
             f"{method!r}: {name} {what}. TreeSim and retraining still answer."
         )
-    if method == "Newton" or isinstance(loss, SquaredError):
-        return loss
-    return Softmax(unit_hessian=True) if isinstance(loss, Softmax) else UnitHessian(loss)
+    return loss if method == "Newton" else UnitHessian(loss)

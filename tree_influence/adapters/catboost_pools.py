@@ -39,7 +39,7 @@ def unpack_pool(pool: catboost.Pool, n_outputs: int) -> DataSet:
     )
 
 
-def read_by_library_only(pool: catboost.Pool) -> bool:
+def _read_by_library_only(pool: catboost.Pool) -> bool:
     """Whether some columns are categories, texts or embeddings."""
     return bool(
         pool.get_cat_feature_indices()
@@ -113,7 +113,7 @@ def _baseline(pool: catboost.Pool, n_outputs: int) -> Floats | None:
 
 
 def _features(pool: catboost.Pool) -> Any:
-    if not read_by_library_only(pool):
+    if not _read_by_library_only(pool):
         numbers, names = pool.get_features(), pool.get_feature_names()
         return pd.DataFrame(numbers, columns=names, copy=False) if any(names) else numbers
     if pool.get_group_id_hash() is not None:

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from influence.errors import UnsupportedModelError
 from tree_influence.adapters.base import LeafRecipe
-from tree_influence.adapters.catboost_losses import leaf_loss
+from tree_influence.adapters.catboost_losses import SQUARED, leaf_loss, loss_name
 from tree_influence.adapters.catboost_parameters import float32, known
 from tree_influence.adapters.catboost_steps import taken_steps
 from tree_influence.ensemble import TreeEnsemble
-from tree_influence.losses import Softmax, SquaredError
+from tree_influence.losses import Softmax
 
 Floats = NDArray[np.float64]
 
@@ -66,7 +66,7 @@ class Trained:
                 "training, so its scores are no longer those it was trained at. Use the model as "
                 "trained."
             )
-        full = isinstance(loss, Softmax) and not loss.unit_hessian
+        full = isinstance(loss, Softmax)  # gradient steps are wrapped
         recipe = LeafRecipe(
             loss=loss,
             learning_rate=self._learning_rates(),
@@ -78,8 +78,8 @@ class Trained:
             inexact_because=self._why_inexact(),
         )
         tested = self.parameters.get("leaf_estimation_backtracking") != "No"
-        if recipe.n_steps == 1 or not tested or isinstance(loss, SquaredError):
-            return recipe  # a step on squared error is always an improvement: all are taken
+        if recipe.n_steps == 1 or not tested or loss_name(self.parameters) in SQUARED:
+            return recipe
         untold = replace(
             recipe, inexact_because=(*recipe.inexact_because, "leaf_estimation_backtracking")
         )

@@ -71,8 +71,15 @@ def main_parameters(
             )
         if main in _NUMBERS and not isinstance(value, int | float | np.number):
             raise InputError(f"params[{name!r}] must be a number, got {value!r}.")
-        merged[main] = str(int(value) if isinstance(value, bool) else value)
+        merged[main] = _as_text(value)
     return merged
+
+
+def _as_text(value: Any) -> str:
+    """A parameter as LightGBM writes it: flags as numbers, lists with commas."""
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value))
+    return str(int(value) if isinstance(value, bool) else value)
 
 
 @dataclass(frozen=True, eq=False)

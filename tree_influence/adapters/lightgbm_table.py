@@ -86,7 +86,9 @@ class Table:
         categories; where these do not fit, some of the latter were numbers in training.
         """
         wordy = {j for j in range(X.shape[1]) if _is_wordy(X.iloc[:, j])}
-        for columns in (sorted(wordy | set(self.categorical)), sorted(wordy)):
+        blank = {j for j in range(X.shape[1]) if _is_blank(X.iloc[:, j])}
+        known = wordy | set(self.categorical)
+        for columns in map(sorted, (known, wordy, known | blank, wordy | blank)):
             mapped = dict(zip(columns, self.categories, strict=False))
             fits = all(self.largest[j] < len(mapped[j]) for j in mapped)
             if len(columns) == len(self.categories) and fits:
@@ -107,6 +109,11 @@ def _is_wordy(column: pd.Series) -> bool:
     if dtype == np.dtype(object):  # numbers or booleans where some are missing, or text
         return pd.api.types.infer_dtype(column, skipna=True) not in _NUMBERS
     return isinstance(dtype, pd.CategoricalDtype | pd.StringDtype)
+
+
+def _is_blank(column: pd.Series) -> bool:
+    """Whether a column could hold anything: objects of which all are missing here."""
+    return column.dtype == np.dtype(object) and bool(column.isna().all())
 
 
 def _is_number(dtype: Any) -> bool:

@@ -1,9 +1,11 @@
 """scikit-learn: loads skops files and picks the adapter of an estimator."""
 
 import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from sklearn.ensemble import (
     ExtraTreesClassifier,
     ExtraTreesRegressor,
@@ -14,9 +16,11 @@ from sklearn.ensemble import (
     RandomForestClassifier,
     RandomForestRegressor,
 )
+from sklearn.ensemble._hist_gradient_boosting.gradient_boosting import BaseHistGradientBoosting
 from sklearn.exceptions import NotFittedError as SklearnNotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
+from sklearn.tree import BaseDecisionTree
 from sklearn.utils.validation import check_is_fitted
 
 from influence.errors import (
@@ -28,6 +32,7 @@ from influence.errors import (
 )
 from tree_influence import adapters
 from tree_influence.adapters.base import Adapter
+from tree_influence.adapters.sklearn_common import inner_and_leaf_numbers
 from tree_influence.adapters.sklearn_forest import Forest
 from tree_influence.adapters.sklearn_gb import GradientBoosting
 from tree_influence.adapters.sklearn_hist import HistGradientBoosting
@@ -35,8 +40,8 @@ from tree_influence.adapters.sklearn_wrappers import refusal
 
 # What boosting, forests and the usual Pipeline steps hold beyond the types skops itself trusts.
 # Named one by one: the packages also hold functions that run commands or load pickles. skops
-# leaves out the two tree types since their node numbers are used unchecked in prediction;
-# `parse` checks them.
+# leaves out the two tree types since their node numbers are used unchecked in prediction; `load`
+# checks those of every tree in the file.
 TRUSTED = frozenset(
     {
         "builtins.object",
@@ -59,8 +64,18 @@ TRUSTED = frozenset(
         "sklearn.utils.validation.check_array",
     }
 )
-# The last is what the compiled losses of scikit-learn before 1.7 call their own module.
-TRUSTED_MODULES = ("sklearn._loss.link", "sklearn._loss.loss", "sklearn._loss._loss", "_loss")
+LINKS = (
+    "HalfLogitLink", "IdentityLink", "Interval", "LogLink", "LogitLink", "MultinomialLogit",
+)  # fmt: skip
+LOSSES = (
+    "AbsoluteError", "ExponentialLoss", "HalfBinomialLoss", "HalfGammaLoss", "HalfMultinomialLoss",
+    "HalfPoissonLoss", "HalfSquaredError", "HuberLoss", "PinballLoss",
+)  # fmt: skip
+TRUSTED |= {f"sklearn._loss.link.{name}" for name in LINKS}
+TRUSTED |= {f"sklearn._loss.loss.{name}" for name in LOSSES}
+# What the compiled loss of scikit-learn before 1.7 calls itself. Trusted only while scikit-learn
+# holds that module: else loading would look for a file of this name.
+OWN_NAME = "_loss.CyHalfMultinomialLoss"
 
 # The adapter of each estimator and of what is built on it.
 ADAPTERS: dict[type, Callable[[Any], Adapter]] = {
@@ -104,7 +119,49 @@ def load(path: str | os.PathLike[str]) -> Any:
             f"trust them, pass the loaded model instead of the path: "
             f"skops.io.load(path, trusted={refused + [n for n in unknown if n not in refused]})."
         )
+    check_trees(model)
     return model
+
+
+def check_trees(model: Any) -> None:
+    """Refuses a loaded object that holds a tree, anywhere, whose nodes point outside it.
+
+    Raises:
+        StorageError: Prediction would read foreign memory or never end.
+    """
+    seen: set[int] = set()
+    left = [model]
+    while left:
+        held = left.pop()
+        if id(held) in seen or isinstance(held, str | bytes | int | float | type(None)):
+            continue
+        seen.add(id(held))
+        if isinstance(held, BaseDecisionTree) and "tree_" in vars(held):
+            _check_tree(held.tree_, held.n_features_in_)
+        elif isinstance(held, BaseHistGradientBoosting):
+            for predictor in (one for each in vars(held).get("_predictors", []) for one in each):
+                _check_predictor(predictor, held._n_features)
+        if isinstance(held, dict):
+            left += held.values()
+        elif isinstance(held, list | tuple | set | frozenset):
+            left += held
+        elif isinstance(held, np.ndarray):
+            left += held.ravel().tolist() if held.dtype == object else []
+        else:
+            left += vars(held).values() if getattr(held, "__dict__", None) else []
+
+
+def _check_tree(tree: Any, n_features: int) -> None:
+    is_leaf = tree.children_left == -1
+    inner_and_leaf_numbers(
+        tree.children_left, tree.children_right, tree.feature, is_leaf, n_features
+    )
+
+
+def _check_predictor(predictor: Any, n_features: int) -> None:
+    nodes = predictor.nodes
+    is_leaf = nodes["is_leaf"].astype(bool)
+    inner_and_leaf_numbers(nodes["left"], nodes["right"], nodes["feature_idx"], is_leaf, n_features)
 
 
 def parse(model: Any, params: dict[str, Any]) -> Adapter:
@@ -143,4 +200,4 @@ def parse(model: Any, params: dict[str, Any]) -> Adapter:
 
 
 def _is_trusted(name: str) -> bool:
-    return name in TRUSTED or name.rpartition(".")[0] in TRUSTED_MODULES
+    return name in TRUSTED or (name == OWN_NAME and "_loss" in sys.modules)

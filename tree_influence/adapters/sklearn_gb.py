@@ -9,7 +9,7 @@ from scipy.sparse import issparse
 from sklearn.base import is_classifier
 from sklearn.dummy import DummyClassifier, DummyRegressor
 
-from influence.errors import UnsupportedModelError
+from influence.errors import StorageError, UnsupportedModelError
 from tree_influence.adapters.base import Adapter, DataSet, LeafRecipe
 from tree_influence.adapters.columns import check_all_classes
 from tree_influence.adapters.sklearn_common import (
@@ -147,6 +147,11 @@ class GradientBoosting(Adapter):
 
 
 def _ensemble(model: Any) -> TreeEnsemble:
+    if model.n_trees_per_iteration_ != model.estimators_.shape[1]:
+        raise StorageError(
+            f"The model is damaged: it tells of {model.n_trees_per_iteration_} trees a round and "
+            f"holds {model.estimators_.shape[1]}. Do not use the file it came from."
+        )
     rate, n_features = float(model.learning_rate), model.n_features_in_
     return stack(
         [

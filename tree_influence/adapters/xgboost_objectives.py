@@ -15,6 +15,7 @@ from tree_influence.losses import (
     Loss,
     PseudoHuber,
     Quantile,
+    Quantiles,
     Softmax,
     SquaredError,
     TrainingLoss,
@@ -23,6 +24,7 @@ from tree_influence.losses_positive import Gamma, Poisson, SquaredLogError, Twee
 from tree_influence.losses_wrapped import SeveralTargets
 
 OTHERS = "Similarity methods still answer."
+JUDGED = "Similarity methods and retraining still answer."
 
 Stored = Mapping[str, Any]  # the objective in the model's JSON
 
@@ -35,12 +37,7 @@ def _tweedie(stored: Stored) -> TrainingLoss:
 
 def _quantile(stored: Stored) -> Loss:
     told = str(stored["quantile_loss_param"]["quantile_alpha"]).strip("[]()").split(",")
-    if len(told) > 1:
-        raise UnsupportedModelError(
-            f"Expected one quantile, got objective='reg:quantileerror' with {len(told)} of them "
-            f"(quantile_alpha={told}), which share one target. Train a model for each. {OTHERS}"
-        )
-    return Quantile(float(told[0]))
+    return Quantiles(tuple(map(float, told))) if len(told) > 1 else Quantile(float(told[0]))
 
 
 LOSSES: dict[str, Callable[[Stored], Loss]] = {
@@ -121,11 +118,11 @@ def training_loss_of(content: Content, custom_objective: bool) -> TrainingLoss:
     if content.is_dart:
         raise UnsupportedModelError(
             "DART scales a tree again each time it is dropped, so the leaves follow no formula. "
-            f"Train with booster='gbtree', or with rate_drop=0. {OTHERS}"
+            f"Train with booster='gbtree', or with rate_drop=0. {JUDGED}"
         )
     if not isinstance(loss, TrainingLoss):
         raise UnsupportedModelError(
             f"XGBoost replaces the leaves of objective={content.objective!r} by quantiles, which "
-            f"have no derivative. Train with 'reg:pseudohubererror' or another. {OTHERS}"
+            f"have no derivative. Train with 'reg:pseudohubererror' or another. {JUDGED}"
         )
     return loss

@@ -106,11 +106,6 @@ def read(booster: xgboost.Booster, n_iterations: int | None) -> Content:
         [tree for tree, _ in found], _bias(learner, n_outputs), n_features,
         compares_float32=True, n_parallel=n_parallel,
     )  # fmt: skip
-    if not np.isfinite(ensemble.leaf_value).all():
-        raise UnsupportedModelError(
-            "Expected finite leaf values, but training diverged: some are infinite or NaN, and so "
-            "are predictions. Train with a lower learning_rate or a higher reg_lambda."
-        )
     return Content(
         learner=learner,
         version=tuple(saved["version"]),

@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +13,11 @@ from sklearn.ensemble import (
     GradientBoostingClassifier,
     GradientBoostingRegressor,
     HistGradientBoostingRegressor,
+    RandomForestRegressor,
+    RandomTreesEmbedding,
 )
 from sklearn.impute import SimpleImputer
-from sklearn.pipeline import Pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
 
 from influence import Without
@@ -170,6 +173,61 @@ def test_unknown_types_are_refused(function, tmp_path):
     )
     with pytest.raises(UntrustedFileError, match=rf"{function.__name__}.*trusted="):
         load(tmp_path / "m.zip")
+
+
+def renamed(path, module, name, out):
+    """A copy of a saved model in which the loss is of another type."""
+    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(out, "w") as changed:
+        for entry in archive.namelist():
+            content = archive.read(entry)
+            if entry == "schema.json":
+                told = json.loads(content)
+                loss = told["content"]["content"]["_loss"]
+                loss["__module__"], loss["__class__"] = module, name
+                content = json.dumps(told).encode()
+            changed.writestr(entry, content)
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [("_loss", "Anything"), ("sklearn._loss.loss", "np")],
+)
+def test_no_module_is_trusted_as_a_whole(module, name, tmp_path, monkeypatch):
+    """A file that names `_loss` must not have a `_loss.py` of the folder imported."""
+    X, y = rows(14, 60, "regression")
+    skops.io.dump(GradientBoostingRegressor(n_estimators=1).fit(X, y), tmp_path / "m.zip")
+    renamed(tmp_path / "m.zip", module, name, tmp_path / "evil.zip")
+    (tmp_path / "_loss.py").write_text("raise SystemExit('ran code of the file')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises((UntrustedFileError, StorageError)):
+        load(tmp_path / "evil.zip")
+
+
+@pytest.mark.parametrize("place", ["init", "prefix"])
+def test_trees_anywhere_in_a_file_are_checked(place, tmp_path):
+    """Their node numbers are used unchecked in prediction, which would end the process."""
+    X, y = rows(14, 60, "regression")
+    inner = RandomForestRegressor(2, random_state=0)
+    model: Any = GradientBoostingRegressor(n_estimators=1, init=inner if place == "init" else None)
+    if place == "prefix":
+        model = make_pipeline(RandomTreesEmbedding(2, sparse_output=False, random_state=0), model)
+    model.fit(X, y)
+    for member in (model.init_ if place == "init" else model[0]).estimators_:
+        state = member.tree_.__getstate__()
+        state["nodes"]["left_child"][0] = 2**40
+        member.tree_.__setstate__(state)
+    skops.io.dump(model, tmp_path / "m.zip")
+    with pytest.raises(StorageError, match="outside the tree"):
+        load(tmp_path / "m.zip")
+
+
+def test_rounds_of_another_size(tmp_path):
+    X, y = rows(14, 90, "multiclass")
+    model = GradientBoostingClassifier(n_estimators=1).fit(X, y)
+    model.n_trees_per_iteration_ = 1
+    skops.io.dump(model, tmp_path / "m.zip")
+    with pytest.raises(StorageError, match="trees a round"):
+        parse(load(tmp_path / "m.zip"))
 
 
 def test_damaged_files(tmp_path):
