@@ -21,7 +21,7 @@ from influence import engine
 from influence.change import Change, removed_weight
 from influence.errors import InputError, NotFittedError
 from influence.progress import track
-from influence.result import Influence, Provenance, strongest
+from influence.result import Influence, Provenance, check_k, strongest
 from influence.run import Queries, Run, blocks
 from influence.top import TopInfluence
 
@@ -133,8 +133,7 @@ class Attributor(Estimator[RunT], Generic[RunT, QueriesT]):
             k: How many of each.
             progress: Show a bar on long work.
         """
-        if k < 1:
-            raise InputError(f"k must be at least 1, got {k}.")
+        check_k(k)
         run, asked = self._ask(*queries)
         held = min(k, run.n_train)
         rows = np.empty((2, asked.n_queries, held), dtype=np.int64)

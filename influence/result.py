@@ -123,6 +123,12 @@ class Influence:
         return ranking_frame(rows, values, sign, self.train_index, self.query_index)
 
 
+def check_k(k: int) -> None:
+    """How many rows to rank: a whole number from 1 on."""
+    if not isinstance(k, int | np.integer) or isinstance(k, bool) or k < 1:
+        raise InputError(f"k must be a whole number from 1 on, got {k!r}.")
+
+
 def strongest(
     values: NDArray[np.float64], k: int, sign: float
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -136,8 +142,7 @@ def strongest(
     Returns:
         Rows and values, each of shape (n_queries, min(k, n_train)), strongest first.
     """
-    if k < 1:
-        raise InputError(f"k must be at least 1, got {k}.")
+    check_k(k)
     n_train, n_queries = values.shape
     k = min(k, n_train)
     rows = np.empty((n_queries, k), dtype=np.int64)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from influence import storage
 from influence.errors import InputError
-from influence.result import Provenance, ranking_frame
+from influence.result import Provenance, check_k, ranking_frame
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -79,8 +79,7 @@ class TopInfluence:
     ) -> pd.DataFrame:
         held = int(rows.shape[1])
         wanted = held if k is None else k
-        if wanted < 1:
-            raise InputError(f"k must be at least 1, got {wanted}.")
+        check_k(wanted)
         if wanted > held and held < len(self.train_index):
             raise InputError(
                 f"This result holds the top {held} rows of each query, {wanted} were asked for; "

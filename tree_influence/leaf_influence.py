@@ -34,7 +34,9 @@ class LeafInfluence(Attributor[TreeRun, TreeQueries]):
 
     Sign: positive = proponent. Unit: loss (first order).
     Cost: fit O(1); explain O(T n) a query; self_influence O(T n^2) (use `BoostIn`'s on many rows).
-    Wrong in that splits would change; on one row, the nonlinearity of leaving it out altogether.
+    Wrong in that splits would change; on one row, the nonlinearity of leaving it out altogether:
+    a row alone in its leaves without l2 has influence 0, since its weight cancels in their values,
+    though leaving it out changes them.
     Refused where the leaves are not Newton values (`UnsupportedModelError`).
 
     Args:

@@ -1,6 +1,6 @@
 """Users' rows, block by block: out of containers, through the model, against the library itself."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from influence.errors import InputError, ParityError
-from tree_influence.adapters.base import Adapter, DataSet
+from tree_influence.adapters.base import Adapter, GivenRows
 from tree_influence.rows import in_blocks, indexable, plain, shape, take
 
 Floats = NDArray[np.float64]
@@ -19,7 +19,7 @@ LEAF_SAMPLE = 10_000  # rows whose leaves are compared; raw scores are compared 
 
 def unpack(
     adapter: Adapter, X: Any, y: ArrayLike | None, sample_weight: ArrayLike | None, what: str
-) -> DataSet:
+) -> GivenRows:
     """Features, target and weights as the user gives them, or out of the library's container."""
     held = adapter.unpack(X)
     if held is not None:
@@ -36,36 +36,39 @@ def unpack(
             f"The {what} target is missing: give y beside X{ask}, or a container of the model's "
             "own library that holds both."
         )
-    rows = indexable(X)
-    _check_lengths(shape(rows)[0], y, adapter.n_targets, what)
+    rows, target = indexable(X), np.asarray(y)
+    if adapter.n_targets == 1 and target.ndim == 2 and target.shape[1] == 1:
+        target = target.ravel()  # as every library takes it
+    _check_lengths(shape(rows)[0], target, adapter.n_targets, what)
     _check_order(X, y)
     weight = None if sample_weight is None else np.asarray(sample_weight)
-    return DataSet(rows, np.asarray(y), weight)
+    return GivenRows(rows, target, weight)
 
 
 def read_rows(
-    adapter: Adapter, prefix: Any, rows: DataSet, *, checked: bool
+    adapter: Adapter, prefix: Any, X: Any, given_offset: Floats | None, *, checked: bool
 ) -> tuple[NDArray[np.integer], Floats]:
     """Leaf of each row, shape (n_trees, n_rows), and its offset, shape (n_rows, n_outputs).
 
     Args:
         adapter: The model.
         prefix: Fitted earlier steps of a Pipeline, or None.
-        rows: The rows; only X and offset are read.
+        X: The rows, as `indexable` gives them.
+        given_offset: Offset that came with the rows, of the same shape, or None.
         checked: Compare raw scores and leaves with the library's own.
     """
     ensemble = adapter.ensemble
-    n_rows = shape(rows.X)[0]
+    n_rows = shape(X)[0]
     leaves = np.empty((ensemble.n_trees, n_rows), dtype=ensemble.leaf_dtype)
     offset = np.zeros((n_rows, ensemble.n_outputs))
-    for block, features in _feature_blocks(adapter, prefix, rows.X):
+    for block, features in _feature_blocks(adapter, prefix, X):
         leaves[:, block] = adapter.leaves(features)
         offset[block] = adapter.offset(features)
         if checked:
             share = (block.stop - block.start) / n_rows
             _check_parity(adapter, features, leaves[:, block], offset[block], block.start, share)
-    if rows.offset is not None:
-        offset += rows.offset
+    if given_offset is not None:
+        offset += given_offset
     return leaves, offset
 
 
@@ -74,7 +77,7 @@ def _feature_blocks(adapter: Adapter, prefix: Any, X: Any) -> Iterator[tuple[sli
 
     The steps see all rows at once, as in the Pipeline: they may depend on the whole table.
     """
-    inner = X if prefix is None else indexable(prefix.transform(X))
+    inner = X if prefix is None else transformed(prefix.transform, X)
     if shape(inner)[0] != shape(X)[0]:
         raise InputError(
             f"Expected each row to stay one row in the Pipeline's earlier steps, but {shape(X)[0]} "
@@ -88,6 +91,25 @@ def _feature_blocks(adapter: Adapter, prefix: Any, X: Any) -> Iterator[tuple[sli
                 raise
             raise InputError(f"{error} (Rows are counted from row {block.start}.)") from error
         yield block, features
+
+
+def transformed(steps: Callable[..., Any], *given: Any) -> Any:
+    """Rows after the earlier steps of a Pipeline.
+
+    Args:
+        steps: Their transform or fit_transform.
+        *given: What it takes.
+
+    Raises:
+        InputError: They refuse these rows.
+    """
+    try:
+        return indexable(steps(*given))
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+        raise InputError(
+            "Expected rows that the Pipeline's earlier steps take, but they refuse these: "
+            f"{type(error).__name__}: {error}. Give a table like the one it was fitted on."
+        ) from error
 
 
 def _check_parity(

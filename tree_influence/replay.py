@@ -229,16 +229,25 @@ def replay_boosting(
             "answered yet; train with one leaf iteration."
         )
     stored = _stored(ensemble, recipe)
-    begun = Replay(
-        ensemble, recipe, leaves, target, weight,
-        theta=np.empty(0), inverse=np.empty(0), value=stored, raw=recipe.start + offset,
-        error=LeafError(0.0, 0.0),
-    )  # fmt: skip
+    n_trees, n_leaves, n_values = stored.shape
+    full = (n_values,) if recipe.full_hessian else ()
+
+    def replayed(keep_stored: bool) -> Replay:
+        begun = Replay(
+            ensemble, recipe, leaves, target, weight,
+            theta=np.zeros((n_trees, recipe.n_steps, n_leaves, n_values)),
+            inverse=np.zeros((n_trees, recipe.n_steps, n_leaves, n_values, *full)),
+            value=np.zeros_like(stored),
+            raw=recipe.start + offset,
+            error=LeafError(0.0, 0.0),
+        )  # fmt: skip
+        return _forward(begun, stored, keep_stored)
+
     if not recipe.inexact_because:
-        own = _forward(begun, keep_stored=False)
+        own = replayed(keep_stored=False)
         if own.error.largest <= EXACT:
             return own
-    return _forward(begun, keep_stored=True)
+    return replayed(keep_stored=True)
 
 
 def spread(values: Floats, leaves: NDArray[np.integer]) -> Floats:
@@ -266,21 +275,18 @@ def _stored(ensemble: TreeEnsemble, recipe: LeafRecipe) -> Floats:
     return padded
 
 
-def _forward(begun: Replay, keep_stored: bool) -> Replay:
-    """The replay from its start: `begun` holds the stored values and the first raw scores."""
-    recipe, leaves, stored = begun.recipe, begun.leaves, begun.value
-    n_trees, n_leaves, n_values = stored.shape
-    full = (n_values,) if recipe.full_hessian else ()
+def _forward(done: Replay, stored: Floats, keep_stored: bool) -> Replay:
+    """Replays round after round, into the arrays of a replay that has not begun.
+
+    Args:
+        done: No steps yet, and the raw scores before the first round.
+        stored: As `_stored` gives them.
+        keep_stored: Leaves keep their stored values.
+    """
+    recipe, leaves, n_values = done.recipe, done.leaves, stored.shape[2]
     rate = recipe.learning_rate[:, None, None]
     error = np.zeros_like(stored)
-    done = replace(
-        begun,
-        theta=np.zeros((n_trees, recipe.n_steps, n_leaves, n_values)),
-        inverse=np.zeros((n_trees, recipe.n_steps, n_leaves, n_values, *full)),
-        value=stored.copy(),
-        raw=begun.raw.copy(),
-    )
-    for r in range(begun.ensemble.n_rounds):
+    for r in range(done.ensemble.n_rounds):
         trees = done.trees(r)
         for s in range(recipe.n_steps):
             inside = done.raw
@@ -296,9 +302,8 @@ def _forward(begun: Replay, keep_stored: bool) -> Replay:
         error[trees] = np.divide(found - stored[trees], rate[trees])
         if keep_stored:
             done.theta[trees, -1] -= error[trees]
-        else:
-            done.value[trees] = found
-        if (r + 1) % begun.ensemble.n_parallel == 0:
+        done.value[trees] = stored[trees] if keep_stored else found
+        if (r + 1) % done.ensemble.n_parallel == 0:
             np.add(done.raw, done.added(r, leaves), out=done.raw)
     return replace(done, error=_leaf_error(done, error, stored / rate))
 

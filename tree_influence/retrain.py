@@ -5,11 +5,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from influence.change import Change, Relabelled, Reordered, Reweighted, Without
-from influence.errors import UnsupportedChangeError
-from tree_influence.rows import plain, take
+from influence.errors import InputError, UnsupportedChangeError
+from tree_influence import adapters
+from tree_influence.adapters.base import Adapter
+from tree_influence.adapters.columns import check_all_classes
+from tree_influence.reading import transformed
+from tree_influence.rows import plain, shape, take
 from tree_influence.run import TreeRun
 from tree_influence.target import encode_target
 
@@ -46,14 +51,23 @@ class Retrainer:
         if isinstance(change, Reweighted):
             weight = multipliers * (1.0 if weight is None else weight)
         offset = run.given_offset
+        if len(kept) < 2:
+            raise InputError(
+                f"Expected two rows or more to train on, but the change leaves {len(kept)} of "
+                f"{run.n_train}. Keep more of them."
+            )
         X, y = take(run.X, kept), target[kept]
         prefix = _unfitted(run.prefix)
         if prefix is not None:
-            X = prefix.fit_transform(X, y)
-        adapter = run.adapter.refit(
-            plain(X), y, None if weight is None else weight[kept],
-            None if offset is None else offset[kept],
-        )  # fmt: skip
+            X = transformed(prefix.fit_transform, X, y)
+        weight = None if weight is None else weight[kept]
+        if _has_columns_of(run.adapter, X):
+            offset = None if offset is None else offset[kept]
+            adapter = run.adapter.refit(plain(X), y, weight, offset)
+        else:
+            check_all_classes(y, run.adapter.classes)
+            model = run.adapter.unfitted()
+            adapter = adapters.parse(model.fit(plain(X), y, sample_weight=weight))
         retrained = replace(run, adapter=adapter, prefix=prefix)
         return retrained.losses(retrained.queries(*self.queries))
 
@@ -93,6 +107,14 @@ def retrainer(run: TreeRun, X_test: Any, y_test: Any = None) -> Callable[[Change
     queries = run.queries(*asked)  # refuses bad queries before any training
     unchanged = Retrainer(run, asked, base=np.zeros(queries.n_queries))
     return replace(unchanged, base=unchanged.losses(Without([])))
+
+
+def _has_columns_of(adapter: Adapter, X: Any) -> bool:
+    """Whether the earlier steps of a Pipeline, fitted again, gave the columns they gave before."""
+    names = adapter.feature_names
+    if isinstance(X, pd.DataFrame) and names is not None and list(map(str, X.columns)) != names:
+        return False
+    return shape(X)[1] == adapter.ensemble.n_features
 
 
 def _unfitted(prefix: Any) -> Any:

@@ -28,7 +28,13 @@ def indexable(X: Any) -> Any:
     if issparse(X):
         return X.tocsr()
     if isinstance(X, list | tuple):
-        return np.asarray(X)
+        try:
+            return np.asarray(X)
+        except ValueError as error:
+            raise InputError(
+                f"Features must be rows of one length, but this {type(X).__name__} is none: "
+                f"{error}. Make a table of it."
+            ) from error
     if _library(X) == "pyarrow":
         return X.unify_dictionaries()
     return _with_settled_categories(X) if _library(X) == "polars" else X

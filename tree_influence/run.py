@@ -19,7 +19,7 @@ from influence.errors import (
 )
 from influence.run import fingerprint
 from tree_influence import adapters
-from tree_influence.adapters.base import Adapter, DataSet, LeafRecipe
+from tree_influence.adapters.base import Adapter, LeafRecipe
 from tree_influence.reading import read_rows, row_labels, unpack
 from tree_influence.replay import Replay, replay_boosting
 from tree_influence.rows import indexable
@@ -157,7 +157,7 @@ class TreeRun:
         if len(data) not in (1, 2):
             raise InputError(f"Queries are X and y, got {len(data)} arguments.")
         rows = unpack(self.adapter, data[0], data[1] if len(data) == 2 else None, None, "query")
-        leaves, offset = read_rows(self.adapter, self.prefix, rows, checked=False)
+        leaves, offset = read_rows(self.adapter, self.prefix, rows.X, rows.offset, checked=False)
         target = encode_target(rows.y, self.classes, "query", self.adapter.n_targets)
         return TreeQueries(leaves, target, offset, row_labels(*data, n=len(target)))
 
@@ -171,14 +171,14 @@ class TreeRun:
         Returns:
             Shape (n_rows,), or (n_rows, n_outputs) where it says several numbers of a row.
         """
-        leaves, offset = read_rows(
-            self.adapter, self.prefix, DataSet(indexable(X), np.empty(0)), checked=False
-        )
+        leaves, offset = read_rows(self.adapter, self.prefix, indexable(X), None, checked=False)
         raw = self.adapter.ensemble.raw(leaves) + offset
         if self.classes is None:
             said = self.adapter.response(raw)
             return said if said.shape[1] > 1 else said[:, 0]
-        return self.classes[raw.argmax(axis=1) if raw.shape[1] > 1 else (raw[:, 0] > 0).astype(int)]
+        if raw.shape[1] > 1:
+            return self.classes[raw.argmax(axis=1)]
+        return self.classes[(raw[:, 0] > self.adapter.border).astype(int)]
 
     def losses(self, queries: TreeQueries) -> Floats:
         """Loss of each query as trained, per row and unweighted, shape (n_queries,)."""
@@ -204,8 +204,9 @@ def trace(
         model: Fitted LightGBM, XGBoost, CatBoost or scikit-learn boosting estimator, a Pipeline
             that ends in one, a native Booster, or the path of a saved model.
         X_train: Training features, in the order of y_train: an array, a scipy sparse matrix, or a
-            pandas, Arrow or polars table. Or the Dataset, DMatrix or Pool the model was trained on,
-            which holds target, weights and starting scores too.
+            pandas, Arrow or polars table; kept as it is for retraining, so do not change it. Or
+            the Dataset, DMatrix or Pool the model was trained on, which holds target, weights and
+            starting scores too.
         y_train: Training target, shape (n_train,); (n_train, n_targets) for several.
         sample_weight: Sample weights the model was fitted with, shape (n_train,).
         params: Training parameters a saved model does not hold (XGBoost: reg_lambda,
@@ -223,6 +224,10 @@ def trace(
     if isinstance(model, str | os.PathLike):
         model = adapters.load(model)
     prefix, last = _split_pipeline(model)
+    if not isinstance(params or {}, Mapping):
+        raise InputError(
+            f"params takes names and values, e.g. {{'reg_lambda': 1}}, got {params!r}."
+        )
     adapter = adapters.parse(last, dict(params or {}))
     if adapter.ensemble.n_trees == 0:
         raise InputError("The model has no trees, so no training row can have influenced it.")
@@ -233,7 +238,7 @@ def trace(
     target = encode_target(rows.y, classes, "training", adapter.n_targets)
     weights = rows.sample_weight
     weights = None if weights is None else check_weight(weights, len(target))
-    leaves, offset = read_rows(adapter, prefix, rows, checked=True)
+    leaves, offset = read_rows(adapter, prefix, rows.X, rows.offset, checked=True)
     weight = adapter.row_weights(target, weights)
     replay = _replay_or_reason(adapter, leaves, target, weight, rows.offset, offset)
     if isinstance(replay, Replay) and not allow_inexact:

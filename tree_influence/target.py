@@ -49,6 +49,11 @@ def encode_target(y: ArrayLike, classes: Labels | None, what: str, n_targets: in
     """
     labels = np.asarray(y)
     if classes is None:
+        if labels.dtype.kind in "mMc":
+            raise InputError(
+                f"The model predicts numbers, but the {what} target has dtype {labels.dtype}. "
+                "Give the target as the model was trained on it."
+            )
         try:
             target = labels.astype(np.float64)
         except (TypeError, ValueError) as error:
@@ -75,7 +80,7 @@ def encode_target(y: ArrayLike, classes: Labels | None, what: str, n_targets: in
 def check_weight(sample_weight: ArrayLike, n_train: int) -> Floats:
     """Sample weights as finite non-negative floats, shape (n_train,)."""
     try:
-        weight = np.asarray(sample_weight, dtype=np.float64)
+        weight = np.array(sample_weight, dtype=np.float64)  # a copy: it is kept for retraining
     except (TypeError, ValueError) as error:
         raise InputError(
             f"Sample weights must be numbers, got {error}. Give those the model was fitted with."

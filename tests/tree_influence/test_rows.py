@@ -113,6 +113,63 @@ def test_small_blocks_give_the_same_answers(fitted, monkeypatch):
     assert max(sizes) == 7 and sum(sizes) >= 66
 
 
+def with_towns(n=60):
+    """Codes of the towns differ from block to block where each block counts its own."""
+    rng = np.random.default_rng(2)
+    town = rng.choice(["Ulm", "Rom", "Bonn", "Bern"], n)
+    town[:20] = np.sort(town[:20])
+    table = pd.DataFrame({"x": rng.normal(size=n), "town": town})
+    y = (table["x"] + (town == "Rom") - (town == "Bern") > 0.2).astype(int)
+    return table, y.to_numpy()
+
+
+def categorical_forms():
+    """The table of towns as users of each kind of table hold its categories."""
+
+    def in_pandas(table):
+        return table.assign(town=table["town"].astype("category"))
+
+    def in_arrow(table):
+        import pyarrow as pa
+
+        parts = [
+            pa.table({"x": one["x"], "town": pa.array(one["town"]).dictionary_encode()})
+            for one in (table[:25], table[25:])
+        ]
+        return pa.concat_tables(parts)
+
+    def in_polars(table):
+        library = pytest.importorskip("polars")
+        return library.from_pandas(table).with_columns(
+            library.col("town").cast(library.Categorical)
+        )
+
+    def as_objects(table):
+        return table.assign(town=table["town"].astype(object).where(np.arange(len(table)) < 55))
+
+    return {"pandas": in_pandas, "arrow": in_arrow, "polars": in_polars, "objects": as_objects}
+
+
+@pytest.mark.parametrize("form", ["pandas", "arrow", "polars", "objects"])
+@pytest.mark.parametrize("library", ["lightgbm", "xgboost", "catboost", "sklearn_hist"])
+def test_categories_do_not_depend_on_the_blocks(library, form, monkeypatch):
+    table, y = with_towns()
+    trained = table.assign(town=table["town"].astype("category"))
+    options = {"lightgbm": {"min_data_per_group": 2}, "xgboost": {"enable_categorical": True},
+               "catboost": {"cat_features": ["town"], "one_hot_max_size": 9},
+               "sklearn_hist": {"categorical_features": ["town"]}}[library]  # fmt: skip
+    model = models.make(library, "logistic", 3).set_params(**options).fit(trained, y)
+    run = trace(model, trained, y)
+    asked = categorical_forms()[form](table)
+    if library == "catboost" and form == "objects":
+        pytest.skip("CatBoost takes no missing categories")
+    whole = run.queries(asked, y)
+    monkeypatch.setattr(rows, "BLOCK_BYTES", 8 * 2 * 5)
+    np.testing.assert_array_equal(run.queries(asked, y).leaves, whole.leaves)
+    if form != "objects":
+        np.testing.assert_array_equal(whole.leaves, run.leaves)
+
+
 def test_a_bad_value_is_counted_from_its_block(monkeypatch):
     case = models.fit("sklearn_gb", "logistic", n_train=60)
     monkeypatch.setattr(rows, "BLOCK_BYTES", 8 * 4 * 7)

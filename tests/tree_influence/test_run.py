@@ -151,7 +151,7 @@ def bad_calls(fitted):
         "query label": (lambda: run.queries(X[:2], [0, 7]), InputError, "row 1 is 7"),
         "query without truth": (lambda: run.queries(X[:2]), InputError, "target is missing"),
         "one-dimensional query": (lambda: run.queries(X[0], y[:1]), InputError, "two dimensions"),
-        "k": (lambda: BoostIn().fit(run).explain_top(X, y, k=0), InputError, "at least 1"),
+        "k": (lambda: BoostIn().fit(run).explain_top(X, y, k=0), InputError, "from 1 on"),
         "through": (lambda: LeafInfluence(through="none"), InputError, "all"),
     }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Draws and checks many models: `python -m tests.zoo --n 5000`; `make zoo`."""
+"""Draws and checks many models: `python -m tests.zoo`; `make zoo`."""
 
 import argparse
 import importlib
@@ -39,7 +39,7 @@ def one(library: str, seed: int) -> tuple[str, str]:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.zoo", description=__doc__)
     parser.add_argument("--library", choices=LIBRARIES, action="append")
-    parser.add_argument("--n", type=int, default=5000, help="models in all (default: %(default)s)")
+    parser.add_argument("--n", type=int, default=8000, help="models in all (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="first seed (default: %(default)s)")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the counts as JSON")
@@ -73,7 +73,8 @@ def draw_many(args: argparse.Namespace) -> int:
     print(f"{each * len(chosen)} models, {n_wrong} mismatches")
     if args.out:
         told = {"models": each * len(chosen), "mismatches": n_wrong, "first_seed": args.seed}
-        args.out.write_text(json.dumps({**told, "python": sys.version.split()[0], **ran}, indent=1))
+        told = json.dumps({**told, "python": sys.version.split()[0], **ran}, indent=1)
+        args.out.write_text(told + "\n")
     return 1 if n_wrong else 0
 
 

@@ -1,5 +1,6 @@
 """Every line of every library's table, once; `make zoo` draws thousands."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from tests.zoo.case import Part
 from tests.zoo.check import Mismatch, check
 from tests.zoo.support import with_table
 
+ROOT = Path(__file__).parents[2]
 LINES = [(library, part) for library in LIBRARIES for part in zoo_of(library).parts]
 
 
@@ -52,6 +54,12 @@ def zoo_refusal(zoo):
 
 
 def test_the_readme_has_the_table():
-    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
     zoos = [zoo_of(library) for library in LIBRARIES]
     assert with_table(text, zoos) == text, "run: python -m tests.zoo --table README.md"
+
+
+def test_the_run_the_readme_names_found_nothing():
+    told = json.loads((ROOT / "benchmarks" / "results" / "zoo.json").read_text(encoding="utf-8"))
+    assert told["models"] >= 5000 and told["mismatches"] == 0
+    assert {name.split()[0] for name in told if " " in name} == set(LIBRARIES)

@@ -48,13 +48,13 @@ def train(model: Model) -> Trained:
                 params, rows, asked, n_trees
             )
             holder, told = _held(fitted, model)
-            raw = _raw(holder, rows), _raw(holder, asked)
+            raw = _raw(fitted, rows), _raw(fitted, asked)
     except (xgboost.core.XGBoostError, ValueError, TypeError, NotImplementedError) as reason:
         raise LibraryRefuses(str(reason)) from reason
     bare = options.get("matrix") is None
     offset = None
     if margin is not None:
-        start = _start(holder, rows)
+        start = _start(fitted, rows)
         offset = margin[:n] - start, margin[n:] - start
     if bare:
         given = rows.X, rows.y, rows.weight, asked.X, asked.y

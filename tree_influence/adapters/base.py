@@ -62,8 +62,8 @@ class LeafRecipe:
 
 
 @dataclass(frozen=True, eq=False)
-class DataSet:
-    """Rows out of a library's own container (Dataset, DMatrix, Pool).
+class GivenRows:
+    """Rows as users give them: side by side, or in a library's own container.
 
     Attributes:
         X: Features: an array, a table, or the container where it alone can hold them.
@@ -92,6 +92,7 @@ class Adapter(ABC):
         knows_labels: False where the library only numbers its classes, whatever the user calls
             them (native boosters and their files).
         takes_shares: Such a library takes probabilities in place of the classes 0 and 1, too.
+        border: Raw score above which the library's predict says the second of two classes.
         feature_names: Column names the model was trained with; None if it knows none.
     """
 
@@ -101,10 +102,11 @@ class Adapter(ABC):
     n_targets: int = 1
     knows_labels: bool = True
     takes_shares: bool = False
+    border: float = 0.0
     feature_names: list[str] | None
 
     @abstractmethod
-    def unpack(self, container: Any) -> DataSet | None:
+    def unpack(self, container: Any) -> GivenRows | None:
         """What a container of the library's own holds; None if it is none.
 
         Raises:
@@ -184,7 +186,7 @@ class Adapter(ABC):
             leaves: Leaf of each training row, shape (n_trees, n_train).
             target: Encoded target, shape (n_train,).
             weight: As `row_weights` gives it, shape (n_train,).
-            offset: As a `DataSet` holds it, or None.
+            offset: As a `GivenRows` holds it, or None.
 
         Raises:
             UnsupportedModelError: By no formula this toolkit has; says which setting.
@@ -206,8 +208,19 @@ class Adapter(ABC):
             y: Target as the user gave it, or positions in `classes` where the library does not
                 know the labels.
             sample_weight: Sample weights, or None.
-            offset: As a `DataSet` holds it, or None.
+            offset: As a `GivenRows` holds it, or None.
 
         Raises:
             NotYetSupportedError: This model cannot be trained again here; says why.
+        """
+
+    @abstractmethod
+    def unfitted(self) -> Any:
+        """An estimator that trains the same recipe, as many rounds and without early stopping.
+
+        For tables of other columns than the model's own, which `refit` refuses: the earlier steps
+        of a Pipeline may give others when they are fitted again.
+
+        Raises:
+            NotYetSupportedError: The model is no estimator, so it is no step of a Pipeline.
         """

@@ -14,6 +14,7 @@ import catboost
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import logit
 
 from influence.errors import (
     InputError,
@@ -21,7 +22,7 @@ from influence.errors import (
     StorageError,
     UnsupportedModelError,
 )
-from tree_influence.adapters.base import Adapter, DataSet, LeafRecipe
+from tree_influence.adapters.base import Adapter, GivenRows, LeafRecipe
 from tree_influence.adapters.catboost_losses import (
     LABELLED,
     SHARED,
@@ -101,6 +102,8 @@ class CatBoostAdapter(Adapter):
         self.ensemble = read_trees(model, exported if self._has_splits else None, len(names))
         self.classes = self._read_classes()
         self.n_targets = n_targets(parameters, self.ensemble.n_outputs)
+        if self.classes is not None and self.ensemble.n_outputs == 1:
+            self.border = float(logit(_probability_threshold(model)))
         self._trained = Trained(
             parameters=parameters,
             ensemble=self.ensemble,
@@ -110,13 +113,13 @@ class CatBoostAdapter(Adapter):
         )
 
     def features(self, X: Any) -> Any:
+        if isinstance(X, pd.DataFrame):
+            self._check_order(X)
         table = X if isinstance(X, pd.DataFrame | catboost.Pool) else table_of(X)
         check_count(table.shape[1], self.ensemble.n_features)
         if isinstance(table, catboost.Pool):
             check_pool(table, self._columns, self.feature_names)
             return table
-        if isinstance(X, pd.DataFrame) and self.feature_names is not None:
-            check_names([str(name) for name in table.columns], self.feature_names)
         if not any(self._columns.values()):
             return numbers(table)
         table = table.copy(deep=False)
@@ -125,13 +128,22 @@ class CatBoostAdapter(Adapter):
         self._pool(table)  # refuses what the library refuses
         return table
 
+    def _check_order(self, table: pd.DataFrame) -> None:
+        """Refuses the model's own columns in another order; 0, 1, ... are names, too."""
+        own, given = list(self._model.feature_names_ or ()), [str(name) for name in table.columns]
+        if self.feature_names is not None or sorted(own) == sorted(given):
+            check_count(len(given), len(own))
+            check_names(given, own)
+
     def leaves(self, features: Any) -> NDArray[np.integer]:
         if self._has_splits and not isinstance(features, catboost.Pool):
             return self.ensemble.leaves(features)
         return self.library_leaves(features).T.astype(self.ensemble.leaf_dtype, order="C")
 
     def library_raw(self, features: Any) -> Floats:
-        raw = self._model.predict(self._pool(features), prediction_type="RawFormulaVal")
+        raw = catboost.CatBoost.predict(  # rankers have a predict of their own
+            self._model, self._pool(features), prediction_type="RawFormulaVal"
+        )
         raw = np.asarray(raw, dtype=np.float64).reshape(features.shape[0], -1)
         return raw - baseline_of(features, self.ensemble.n_outputs)
 
@@ -151,7 +163,7 @@ class CatBoostAdapter(Adapter):
     def offset(self, features: Any) -> Floats:
         return np.zeros((features.shape[0], self.ensemble.n_outputs))
 
-    def unpack(self, container: Any) -> DataSet | None:
+    def unpack(self, container: Any) -> GivenRows | None:
         if not isinstance(container, catboost.Pool):
             return None
         return unpack_pool(container, self.ensemble.n_outputs)
@@ -179,15 +191,18 @@ class CatBoostAdapter(Adapter):
         offset: Floats | None = None,
     ) -> Self:
         check_all_classes(y, self.classes)
-        parameters = refit_parameters(self._parameters, self.ensemble.n_trees, self.classes)
-        parameters["thread_count"] = self._model.get_params().get("thread_count", -1)
         features = self.features(X)
         if isinstance(features, catboost.Pool):
             pool = changed_pool(features, y, sample_weight, offset)
         else:
             pool = self._pool(features, label=y, weight=sample_weight, baseline=offset)
-        model = catboost.CatBoost(parameters).fit(pool)
+        model = self.unfitted().fit(pool)
         return type(self)(model, stored_parameters(model))
+
+    def unfitted(self) -> Any:
+        parameters = refit_parameters(self._parameters, self.ensemble.n_trees, self.classes)
+        parameters["thread_count"] = self._model.get_params().get("thread_count", -1)
+        return catboost.CatBoost(parameters)
 
     def _trained_on(self, target: Floats) -> NDArray[np.bool_]:
         """Which rows were not held out by eval_fraction, shape (n_rows,)."""
@@ -237,3 +252,10 @@ class CatBoostAdapter(Adapter):
                 "without rows out of class_names and classes_count."
             )
         return labels
+
+
+def _probability_threshold(model: catboost.CatBoost) -> float:
+    """Where predict cuts the probability of the second class (set_probability_threshold)."""
+    held = model.get_metadata()
+    key = "binclass_probability_threshold"
+    return float(held[key]) if key in list(held) else 0.5

@@ -8,13 +8,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from influence.errors import InputError, UnsupportedChangeError
-from tree_influence.adapters.base import DataSet
+from tree_influence.adapters.base import GivenRows
 from tree_influence.adapters.columns import check_names
 
 Floats = NDArray[np.float64]
 
 
-def unpack_pool(pool: catboost.Pool, n_outputs: int) -> DataSet:
+def unpack_pool(pool: catboost.Pool, n_outputs: int) -> GivenRows:
     """Rows, target, weights and baseline of a Pool.
 
     A Pool of numbers gives its features back. One with categories, texts or embeddings does not,
@@ -31,7 +31,7 @@ def unpack_pool(pool: catboost.Pool, n_outputs: int) -> DataSet:
             "Expected a Pool with labels, got one without: give label= when making it."
         )
     weight = np.asarray(pool.get_weight(), dtype=np.float64)
-    return DataSet(
+    return GivenRows(
         X=_features(pool),
         y=np.asarray(label),
         sample_weight=None if (weight == 1).all() else weight,

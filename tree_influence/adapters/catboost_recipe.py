@@ -21,6 +21,9 @@ from tree_influence.losses import Softmax
 
 Floats = NDArray[np.float64]
 
+TARGET_STATISTICS = (
+    "ordered target statistics of categorical features (one_hot_max_size large enough avoids them)"
+)
 LEAST_L2 = 1e-9  # of a leaf's weight: without any l2 the full Hessian of a softmax is singular
 
 
@@ -125,7 +128,7 @@ class Trained:
         """What this model was trained with that the leaf formula leaves out."""
         set_to = self.parameters.get
         reasons = {
-            "ordered target statistics of categorical features": self.has_ctrs,
+            TARGET_STATISTICS: self.has_ctrs,
             "features estimated from text or embeddings": self.has_estimated,
             "langevin": set_to("langevin") and set_to("leaf_estimation_method") == "Gradient",
             "monotone_constraints": set_to("monotone_constraints"),

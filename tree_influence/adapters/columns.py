@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from influence.errors import InputError
+from influence.errors import InputError, NotYetSupportedError
 
 Floats = NDArray[np.float64]
 
@@ -36,6 +36,15 @@ def check_all_classes(y: NDArray[np.generic], classes: NDArray[np.generic] | Non
         raise InputError(
             "Expected rows of every class to train on, but none is left of "
             f"{absent[:10].tolist()}; keep at least one of each."
+        )
+
+
+def check_is_estimator(model: Any, kind: type) -> None:
+    """Refuses what is no estimator of the library's, and so was no step of a Pipeline."""
+    if not isinstance(model, kind):
+        raise NotYetSupportedError(
+            f"Expected an estimator ({kind.__name__}) to train on other columns, got a "
+            f"{type(model).__name__}. Train and trace the estimator."
         )
 
 

@@ -23,8 +23,8 @@ from influence.errors import (
     StorageError,
     UnsupportedModelError,
 )
-from tree_influence.adapters.base import Adapter, DataSet, Floats, LeafRecipe
-from tree_influence.adapters.columns import check_all_classes
+from tree_influence.adapters.base import Adapter, Floats, GivenRows, LeafRecipe
+from tree_influence.adapters.columns import check_all_classes, check_is_estimator
 from tree_influence.adapters.lightgbm_dataset import unpacked
 from tree_influence.adapters.lightgbm_objectives import RANKING
 from tree_influence.adapters.lightgbm_recipe import Training, main_parameters
@@ -142,7 +142,7 @@ class LightGBM(Adapter):
     def offset(self, features: Floats) -> Floats:
         return np.zeros((len(features), self.ensemble.n_outputs))
 
-    def unpack(self, container: Any) -> DataSet | None:
+    def unpack(self, container: Any) -> GivenRows | None:
         if not isinstance(container, lightgbm.Dataset):
             return None
         held = unpacked(container, self.ensemble.n_outputs)
@@ -199,21 +199,25 @@ class LightGBM(Adapter):
         sample_weight: Floats | None,
         scores: Floats | None,
     ) -> Any:
-        from sklearn.base import clone
-
-        self._check_rate()
         check_all_classes(y, self.classes)
-        estimator: Any = clone(self._model)
-        given = estimator.get_params()
-        changed = {name: self.ensemble.n_rounds for name in _ROUNDS if name in given}
-        changed |= {name: 0 for name in _EARLY_STOPPING if name in given}
-        return estimator.set_params(**changed).fit(
+        return self.unfitted().fit(
             features,
             y,
             sample_weight,
             init_score=scores,
             categorical_feature=self._table.categorical or "auto",
         )
+
+    def unfitted(self) -> Any:
+        from sklearn.base import clone
+
+        check_is_estimator(self._model, lightgbm.LGBMModel)
+        self._check_rate()
+        estimator: Any = clone(self._model)
+        given = estimator.get_params()
+        changed = {name: self.ensemble.n_rounds for name in _ROUNDS if name in given}
+        changed |= {name: 0 for name in _EARLY_STOPPING if name in given}
+        return estimator.set_params(**changed)
 
     def _refit_booster(
         self,

@@ -7,11 +7,11 @@ import lightgbm
 import numpy as np
 
 from influence.errors import InputError
-from tree_influence.adapters.base import DataSet, Floats
+from tree_influence.adapters.base import Floats, GivenRows
 from tree_influence.rows import indexable, plain, shape, take
 
 
-def unpacked(rows: lightgbm.Dataset, n_outputs: int) -> DataSet:
+def unpacked(rows: lightgbm.Dataset, n_outputs: int) -> GivenRows:
     """What a Dataset holds, whether it is constructed yet or not.
 
     Args:
@@ -42,13 +42,13 @@ def unpacked(rows: lightgbm.Dataset, n_outputs: int) -> DataSet:
         raise InputError("Expected a Dataset with labels, got one without; give label=y.")
     offset = field(_scores)
     if offset is None:
-        return DataSet(X, y, field(_weights))
+        return GivenRows(X, y, field(_weights))
     if offset.size != len(y) * n_outputs:
         raise InputError(
             f"Expected init_score for each of {len(y)} rows and {n_outputs} outputs, got shape "
             f"{offset.shape}. Give it the shape ({len(y)}, {n_outputs})."
         )
-    return DataSet(X, y, field(_weights), offset)
+    return GivenRows(X, y, field(_weights), offset)
 
 
 def _features(rows: lightgbm.Dataset) -> Any:

@@ -257,6 +257,9 @@ class Training:
         average = self.objective.average(target, own, self.number)
         start = np.where(constant, recipe.folded[:k], average)
         at_average = replace(recipe, start=start, folded=np.append(start, recipe.folded[k:]))
+        if self.rate_changes():  # the text then tells the last rate, and none of the first round
+            steps = self._first_steps(at_average, leaves, target, weight)
+            at_average = replace(at_average, learning_rate=self._with_first_rates(start, steps))
         near_zero = np.abs(average) < _SIX_DIGITS  # one of exactly 0 is not added
         if (constant | (told == 1) | near_zero).all() and (told[~constant] == 1).any():
             if self.number("learning_rate") != 1:
@@ -279,9 +282,23 @@ class Training:
         weight: Floats,
     ) -> float:
         """How far the leaves of the first round are from the recipe's, summed over them."""
+        gap = 0.0
+        for t, theta in enumerate(self._first_steps(recipe, leaves, target, weight)):
+            value = recipe.folded[t] + recipe.learning_rate[t] * theta
+            gap += float(np.abs(value - self.ensemble.tree_values(t)[:, 0]).sum())
+        return gap
+
+    def _first_steps(
+        self,
+        recipe: LeafRecipe,
+        leaves: NDArray[np.integer],
+        target: Floats,
+        weight: Floats,
+    ) -> list[Floats]:
+        """Newton values of the trees of the first round, each of shape (n_leaves of it,)."""
         ensemble = self.ensemble
         at = recipe.loss.derivatives(target, np.tile(recipe.start, (len(target), 1)))
-        gap = 0.0
+        steps = []
         for t in range(ensemble.n_outputs):
             own = slice(*ensemble.leaf_start[t : t + 2])
             n_leaves = own.stop - own.start
@@ -289,10 +306,17 @@ class Training:
             hessian = np.bincount(leaves[t], weight * at.hessian[:, t], n_leaves)
             gradient -= np.clip(gradient, -recipe.l1, recipe.l1)
             theta = -gradient / np.maximum(hessian + recipe.l2[own], _EPSILON)
-            theta = theta.clip(-recipe.max_step, recipe.max_step)
-            value = recipe.folded[t] + recipe.learning_rate[t] * theta
-            gap += float(np.abs(value - ensemble.leaf_value[own, 0]).sum())
-        return gap
+            steps.append(theta.clip(-recipe.max_step, recipe.max_step))
+        return steps
+
+    def _with_first_rates(self, start: Floats, steps: list[Floats]) -> Floats:
+        """Rates of all trees, those of the first round by least squares on their leaves."""
+        rates = self._rates()
+        for t, theta in enumerate(steps):
+            if self.text.shrinkage[t] == 1 and theta @ theta > 0:
+                rates[t] = (self.ensemble.tree_values(t)[:, 0] - start[t]) @ theta / (theta @ theta)
+        own = self.number("learning_rate")
+        return np.where(np.abs(rates - own) <= _SIX_DIGITS * own, own, rates)
 
     def _inexact_because(self) -> tuple[str, ...]:
         """Settings that make leaf values differ from the formula, by name."""

@@ -10,7 +10,7 @@ from sklearn.base import is_classifier
 from sklearn.utils import compute_sample_weight
 
 from influence.errors import UnsupportedModelError
-from tree_influence.adapters.base import Adapter, DataSet
+from tree_influence.adapters.base import Adapter, GivenRows
 from tree_influence.adapters.columns import check_all_classes
 from tree_influence.adapters.sklearn_common import exact_tree, float32_matrix, fresh, named
 from tree_influence.ensemble import TreeEnsemble, stack
@@ -79,7 +79,7 @@ class Forest(Adapter):
             weight *= compute_sample_weight(class_weight, labels)
         return weight
 
-    def unpack(self, container: Any) -> DataSet | None:
+    def unpack(self, container: Any) -> GivenRows | None:
         return None
 
     def loss(self) -> Loss:
@@ -113,8 +113,10 @@ class Forest(Adapter):
     ) -> Self:
         check_all_classes(y, self.classes)
         rows = X if issparse(X) else named(self.features(X), self.feature_names)
-        model = fresh(self._model, {"n_estimators": self.ensemble.n_trees, "oob_score": False})
-        return type(self)(model.fit(rows, y, sample_weight))
+        return type(self)(self.unfitted().fit(rows, y, sample_weight))
+
+    def unfitted(self) -> Any:
+        return fresh(self._model, {"n_estimators": self.ensemble.n_trees, "oob_score": False})
 
 
 def _classes(model: Any) -> NDArray[np.generic] | None:

@@ -10,7 +10,7 @@ from sklearn.base import is_classifier
 from sklearn.dummy import DummyClassifier, DummyRegressor
 
 from influence.errors import StorageError, UnsupportedModelError
-from tree_influence.adapters.base import Adapter, DataSet, LeafRecipe
+from tree_influence.adapters.base import Adapter, GivenRows, LeafRecipe
 from tree_influence.adapters.columns import check_all_classes
 from tree_influence.adapters.sklearn_common import (
     exact_tree,
@@ -92,7 +92,7 @@ class GradientBoosting(Adapter):
             ] = 0.0
         return weight
 
-    def unpack(self, container: Any) -> DataSet | None:
+    def unpack(self, container: Any) -> GivenRows | None:
         return None
 
     def loss(self) -> Loss:
@@ -141,9 +141,11 @@ class GradientBoosting(Adapter):
     ) -> Self:
         check_all_classes(y, self.classes)
         rows = X if issparse(X) else named(self.features(X), self.feature_names)
+        return type(self)(self.unfitted().fit(rows, y, sample_weight), self._huber_delta)
+
+    def unfitted(self) -> Any:
         rounds = {"n_estimators": self.ensemble.n_rounds, "n_iter_no_change": None}
-        model = fresh(self._model, rounds)
-        return type(self)(model.fit(rows, y, sample_weight), self._huber_delta)
+        return fresh(self._model, rounds)
 
 
 def _ensemble(model: Any) -> TreeEnsemble:

@@ -12,7 +12,7 @@ from sklearn.base import is_classifier
 from sklearn.utils._openmp_helpers import _openmp_effective_n_threads
 
 from influence.errors import InputError, StorageError, TrainingDataError, UnsupportedModelError
-from tree_influence.adapters.base import Adapter, DataSet, LeafRecipe
+from tree_influence.adapters.base import Adapter, GivenRows, LeafRecipe
 from tree_influence.adapters.columns import check_all_classes
 from tree_influence.adapters.sklearn_common import (
     checked_table,
@@ -63,7 +63,14 @@ class HistGradientBoosting(Adapter):
 
     def features(self, X: Any) -> Floats:
         """The library's own matrix, categorical columns first, shape (n_rows, n_features)."""
-        return self._model._preprocess_X(self._table(X), reset=False)
+        table = self._table(X)
+        try:
+            return self._model._preprocess_X(table, reset=False)
+        except ValueError as error:
+            raise InputError(
+                f"Expected rows that scikit-learn takes, but it refuses these: {error}. Give the "
+                "columns the values they had in training."
+            ) from error
 
     def leaves(self, features: Floats) -> NDArray[np.integer]:
         return self.ensemble.leaves(features)
@@ -115,7 +122,7 @@ class HistGradientBoosting(Adapter):
     def offset(self, features: Floats) -> Floats:
         return np.zeros((len(features), self.ensemble.n_outputs))
 
-    def unpack(self, container: Any) -> DataSet | None:
+    def unpack(self, container: Any) -> GivenRows | None:
         return None
 
     def loss(self) -> Loss:
@@ -178,8 +185,10 @@ class HistGradientBoosting(Adapter):
             # "from_dtype"
             kinds = {table.columns[j]: "category" for j in np.flatnonzero(model.is_categorical_)}
             table = table.astype(kinds)
-        rounds = {"max_iter": self.ensemble.n_rounds, "early_stopping": False}
-        return type(self)(fresh(model, rounds).fit(table, y, sample_weight))
+        return type(self)(self.unfitted().fit(table, y, sample_weight))
+
+    def unfitted(self) -> Any:
+        return fresh(self._model, {"max_iter": self.ensemble.n_rounds, "early_stopping": False})
 
     def _table(self, X: Any) -> pd.DataFrame:
         """Columns of the names and dtypes of training; float64, or categories by value."""
@@ -284,9 +293,16 @@ def _by_value(column: pd.Series, known: NDArray[np.generic]) -> pd.Series:
     values = column.astype(object)
     if known.dtype.kind in "biuf":
         return pd.Series(pd.to_numeric(values, errors="coerce"), dtype=np.float64)
-    if all(isinstance(category, str) for category in known if not pd.isna(category)):
-        return values.map(_text, na_action="ignore").astype(object)
-    return values
+    if not all(isinstance(category, str) for category in known if not pd.isna(category)):
+        return values
+    text = values.map(_text, na_action="ignore").astype(object)
+    present = [value for value in values if not pd.isna(value)]
+    if present and not isinstance(present[0], str) and not text.isin(known).any():
+        raise InputError(
+            f"Column {column.name!r} was trained with categories such as {known[0]!r}, got "
+            f"{present[0]!r}; none is known. Give the values themselves, not codes."
+        )
+    return text
 
 
 def _text(value: Any) -> str:

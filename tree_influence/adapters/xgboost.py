@@ -23,8 +23,8 @@ from influence.errors import (
     StorageError,
     UnsupportedModelError,
 )
-from tree_influence.adapters.base import Adapter, DataSet, Floats, LeafRecipe
-from tree_influence.adapters.columns import check_all_classes
+from tree_influence.adapters.base import Adapter, Floats, GivenRows, LeafRecipe
+from tree_influence.adapters.columns import check_all_classes, check_is_estimator
 from tree_influence.adapters.xgboost_matrix import unpacked
 from tree_influence.adapters.xgboost_objectives import response
 from tree_influence.adapters.xgboost_params import read_params
@@ -115,6 +115,8 @@ class XGBoost(Adapter):
         self.feature_names = table.names
         self.n_targets = content.n_targets
         self.classes = _classes(model, content)
+        if content.objective == "binary:logitraw":
+            self.border = 0.5  # XGBClassifier's predict cuts the margin itself
         self.takes_shares = isinstance(model, xgboost.Booster) and self.ensemble.n_outputs == 1
 
     def features(self, X: Any) -> NDArray[np.float32]:
@@ -148,7 +150,7 @@ class XGBoost(Adapter):
     def offset(self, features: NDArray[np.float32]) -> Floats:
         return np.zeros((len(features), self.ensemble.n_outputs))
 
-    def unpack(self, container: Any) -> DataSet | None:
+    def unpack(self, container: Any) -> GivenRows | None:
         if not isinstance(container, xgboost.DMatrix):
             return None
         start = self.ensemble.bias
@@ -210,24 +212,24 @@ class XGBoost(Adapter):
         sample_weight: Floats | None,
         margin: Floats | None,
     ) -> Any:
+        estimator = self.unfitted().set_params(feature_types=self._booster.feature_types)
+        names = self.feature_names
+        table = features if names is None else pd.DataFrame(features, columns=names)
+        return estimator.fit(
+            table, target, sample_weight=sample_weight, base_margin=margin, verbose=False
+        )
+
+    def unfitted(self) -> Any:
         from sklearn.base import clone
 
+        check_is_estimator(self._model, xgboost.XGBModel)
         estimator: Any = clone(self._model)
         callbacks = estimator.callbacks or []
         kept = [call for call in callbacks if not isinstance(call, EarlyStopping)]
         rounds = self._content.n_iterations
         if estimator.get_num_boosting_rounds() != rounds:
             estimator.set_params(n_estimators=rounds)
-        estimator.set_params(
-            early_stopping_rounds=None,
-            callbacks=kept or None,
-            feature_types=self._booster.feature_types,
-        )
-        names = self.feature_names
-        table = features if names is None else pd.DataFrame(features, columns=names)
-        return estimator.fit(
-            table, target, sample_weight=sample_weight, base_margin=margin, verbose=False
-        )
+        return estimator.set_params(early_stopping_rounds=None, callbacks=kept or None)
 
     def _rows(
         self,
@@ -258,10 +260,13 @@ def _is_estimator(model: Any) -> bool:
 def _booster(model: Any) -> tuple[xgboost.Booster, int | None]:
     """The Booster, and how many of its rounds the model predicts with; None for all.
 
-    After early stopping an estimator predicts with the best rounds, a Booster with all.
+    After early stopping an estimator predicts with the best rounds, also out of its file, a Booster
+    with all.
     """
     if isinstance(model, xgboost.Booster):
-        return model, None
+        best = model.attr("best_iteration")
+        of_estimator = model.attr("scikit_learn") is not None  # an estimator's file says so
+        return model, int(best) + 1 if of_estimator and best is not None else None
     if not _is_estimator(model):
         raise UnsupportedModelError(
             "Expected XGBClassifier, XGBRegressor, XGBRanker or Booster, got "

@@ -12,14 +12,14 @@ import xgboost
 from scipy.sparse import csr_matrix
 
 from influence.errors import InputError
-from tree_influence.adapters.base import DataSet, Floats
+from tree_influence.adapters.base import Floats, GivenRows
 from tree_influence.adapters.columns import check_count, check_names
 from tree_influence.adapters.xgboost_table import Table
 
 
 def unpacked(
     rows: xgboost.DMatrix, booster: xgboost.Booster, table: Table, start: Floats, n_targets: int
-) -> DataSet:
+) -> GivenRows:
     """Rows, labels, weights and starting scores of a DMatrix.
 
     Args:
@@ -53,7 +53,7 @@ def unpacked(
             f"Expected base_margin of {len(start)} scores for each row of the {kind}, got "
             f"{margin.size} scores for {n_rows} rows. Set it with set_base_margin."
         )
-    return DataSet(
+    return GivenRows(
         _with_codes_of_the_model(_rows_of(rows, kind), rows, table, booster),
         y.reshape((n_rows, n_targets) if n_targets > 1 else n_rows).astype(np.float64),
         weight.astype(np.float64) if weight.size else None,

@@ -68,9 +68,14 @@ _NO_SUM_OVER_ROWS = {
 }
 
 
+def _one_above_zero(raw: Floats) -> Floats:
+    return (raw > 0).astype(np.float64)
+
+
 _RESPONSES: dict[str, Callable[[Floats], Floats]] = {
     "reg:logistic": expit, "binary:logistic": expit,
     "reg:gamma": np.exp, "reg:tweedie": np.exp, "count:poisson": np.exp,
+    "survival:cox": np.exp, "survival:aft": np.exp, "binary:hinge": _one_above_zero,
 }  # fmt: skip
 
 

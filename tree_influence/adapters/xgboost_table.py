@@ -98,7 +98,7 @@ class Table:
         """
         if isinstance(X, pd.DataFrame):
             if self.names is not None:
-                check_names([str(name) for name in X.columns], self.names)
+                check_names([_name_of(name) for name in X.columns], self.names)
             check_count(X.shape[1], len(self.is_categorical))
             matrix = self._stacked(X)
         elif issparse(X):
@@ -192,6 +192,11 @@ def _as_text(value: Any) -> str:
     """A category that a file may have turned into a number, as text again."""
     whole = isinstance(value, float | np.floating) and float(value).is_integer()
     return str(int(value) if whole else value)
+
+
+def _name_of(label: Any) -> str:
+    """A column's name as XGBoost keeps it; the levels of a MultiIndex are joined."""
+    return " ".join(map(str, label)) if isinstance(label, tuple) else str(label)
 
 
 def _own_codes(column: pd.Series) -> Codes:
