@@ -27,7 +27,8 @@ def peak_mib() -> float:
     """
     status = Path("/proc/self/status")
     if not status.exists():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        unit = 2**20 if sys.platform == "darwin" else 1024  # there in bytes
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
     marks = dict(line.split(":", 1) for line in status.read_text().splitlines())
     return int(marks["VmHWM"].split()[0]) / 1024
 

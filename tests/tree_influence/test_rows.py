@@ -13,6 +13,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from influence.errors import InputError
 from tests.tree_influence import models
+from tests.tree_influence.adapters.xgboost_oracle import KNOWS_NAMES
 from tree_influence import BoostIn, LeafInfluence, rows, trace
 
 X = np.arange(24.0).reshape(8, 3)
@@ -163,6 +164,8 @@ def test_categories_do_not_depend_on_the_blocks(library, form, monkeypatch):
     asked = categorical_forms()[form](table)
     if library == "catboost" and form == "objects":
         pytest.skip("CatBoost takes no missing categories")
+    if library == "xgboost" and form == "objects" and not KNOWS_NAMES:
+        pytest.skip("before 3.1 a model of XGBoost knows codes only")
     whole = run.queries(asked, y)
     monkeypatch.setattr(rows, "BLOCK_BYTES", 8 * 2 * 5)
     np.testing.assert_array_equal(run.queries(asked, y).leaves, whole.leaves)

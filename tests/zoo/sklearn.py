@@ -38,6 +38,7 @@ from tests.zoo.case import (
     leaf_error,
     refused,
 )
+from tree_influence import adapters
 
 N_TEST = 5
 CLASSES = ("binary", "three classes")
@@ -258,8 +259,6 @@ DATA = (
 
 
 def train(model: Model) -> Trained:
-    if sklearn.__version__.startswith("1.6") and "validation" in model.options:
-        raise LibraryRefuses("scikit-learn 1.6 takes no validation rows")
     n, has, target_kind = model.n_train, model.options, model.objective.target
     table, target, weight = tables.draw(model.data.name, target_kind, n + N_TEST, model.seed)
     y = tables.labels(target, target_kind)
@@ -365,7 +364,7 @@ def _raw(model: Model, held: Any, X: Any) -> np.ndarray:
 
 
 def _as_held(model: Model, held: Any) -> Any:
-    """The model, frozen or its saved file, as drawn."""
+    """The model, frozen or out of its saved file, as drawn."""
     if model.options.get("wrap") is FrozenEstimator:
         if not isinstance(held, Pipeline):
             return FrozenEstimator(held)
@@ -374,9 +373,10 @@ def _as_held(model: Model, held: Any) -> Any:
         return held
     if not model.options.get("saved"):
         return held
-    path = Path(tempfile.mkdtemp()) / "model.skops"
-    skops.io.dump(held, path)
-    return str(path)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.skops"
+        skops.io.dump(held, path)
+        return adapters.load(path)
 
 
 ZOO = Zoo("sklearn", OBJECTIVES, (*SETTINGS, *WRAPPERS), DATA, train, sklearn.__version__)

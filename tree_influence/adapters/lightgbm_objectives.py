@@ -30,7 +30,7 @@ from tree_influence.losses_wrapped import (
     UnitHessian,
 )
 
-_EPSILON = 1e-15  # LightGBM's kEpsilon
+EPSILON = 1e-15  # LightGBM's kEpsilon
 
 Number = Callable[[str], float]  # a training parameter by its name
 
@@ -44,7 +44,7 @@ def _log(mean: Floats, number: Number) -> Floats:
 
 
 def _log_odds(mean: Floats, number: Number) -> Floats:
-    return logit(np.clip(mean, _EPSILON, 1 - _EPSILON))
+    return logit(np.clip(mean, EPSILON, 1 - EPSILON))
 
 
 def _log_odds_by_sigmoid(mean: Floats, number: Number) -> Floats:
@@ -56,7 +56,7 @@ def _log_expm1(mean: Floats, number: Number) -> Floats:
 
 
 def _log_shares(mean: Floats, number: Number) -> Floats:
-    return np.log(np.maximum(mean, _EPSILON))
+    return np.log(np.maximum(mean, EPSILON))
 
 
 def _mean_of_lambda(raw: Floats) -> Floats:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from influence.errors import InputError, MissingParameterError, UnsupportedModelError
 from tree_influence.adapters.base import Floats, LeafRecipe
-from tree_influence.adapters.lightgbm_objectives import Spelled
+from tree_influence.adapters.lightgbm_objectives import EPSILON, Spelled
 from tree_influence.adapters.lightgbm_text import ModelText
 from tree_influence.ensemble import TreeEnsemble
 from tree_influence.losses import Loss
@@ -38,7 +38,6 @@ _NUMBERS = {
     "neg_bagging_fraction", "alpha", "fair_c", "poisson_max_delta_step", "scale_pos_weight",
     "sigmoid", "tweedie_variance_power",
 }  # fmt: skip
-_EPSILON = 1e-15  # LightGBM's kEpsilon
 # A reason that tells the way out, since the model does not hold the scores.
 INIT_SCORE = "init_score (pass lightgbm.Dataset(X, y, init_score=..., free_raw_data=False))"
 _SIX_DIGITS = 1e-5  # relative precision of numbers in the model's text
@@ -268,7 +267,7 @@ class Training:
             errors = [
                 self._first_error(tried, leaves, target, weight) for tried in (at_average, at_zero)
             ]
-            if errors[0] <= 10 * errors[1] + _EPSILON:
+            if errors[0] <= 10 * errors[1] + EPSILON:
                 return at_average
         if near_zero.all():
             return at_zero
@@ -305,7 +304,7 @@ class Training:
             gradient = np.bincount(leaves[t], weight * at.gradient[:, t], n_leaves)
             hessian = np.bincount(leaves[t], weight * at.hessian[:, t], n_leaves)
             gradient -= np.clip(gradient, -recipe.l1, recipe.l1)
-            theta = -gradient / np.maximum(hessian + recipe.l2[own], _EPSILON)
+            theta = -gradient / np.maximum(hessian + recipe.l2[own], EPSILON)
             steps.append(theta.clip(-recipe.max_step, recipe.max_step))
         return steps
 

@@ -207,7 +207,7 @@ def with_newton_leaves(loss: Loss, name: Any) -> TrainingLoss:
     Raises:
         UnsupportedModelError: The library renews the leaves of this loss.
     """
-    if name in ("absolute_error", "huber", "quantile") or not isinstance(loss, TrainingLoss):
+    if name == "huber" or not isinstance(loss, TrainingLoss):  # huber's leaves are no steps on it
         raise UnsupportedModelError(
             f"Expected a loss whose leaves are Newton steps, got loss={name!r}, whose leaves are "
             "medians or other quantiles of the residuals and follow no such formula. Similarity "
