@@ -149,19 +149,18 @@ class Spelled:
         if not self.name:
             raise UnsupportedModelError(
                 "Expected one of LightGBM's own objectives, got a model trained with a custom "
-                "objective, whose formula it does not hold. Train with a built-in objective; "
-                "similarity methods still answer."
+                "objective, whose formula it does not hold. Train with a built-in objective."
             )
         if self.name in RANKING:
             raise UnsupportedModelError(
                 f"Expected an objective that is a sum over rows, got {self.name!r}: there the "
                 "gradient of a row depends on all rows of its query group. Train with an objective "
-                "for single rows; similarity methods still answer."
+                "for single rows."
             )
         if self.name not in OBJECTIVES:
             raise NotYetSupportedError(
                 f"Expected one of the objectives {', '.join(OBJECTIVES)}, got {self.text!r}. Train "
-                "with one of these; similarity methods still answer."
+                "with one of these."
             )
         return OBJECTIVES[self.name]
 
@@ -194,7 +193,7 @@ class Spelled:
             raise UnsupportedModelError(
                 f"Expected leaves that are Newton steps, got objective={self.name!r}, whose leaves "
                 "LightGBM replaces by quantiles, which have no derivative. Train with another "
-                "objective; similarity methods and retraining still answer."
+                "objective; retraining still answers."
             )
         return loss
 

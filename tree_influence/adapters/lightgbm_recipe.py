@@ -180,7 +180,7 @@ class Training:
             raise UnsupportedModelError(
                 f"Expected trees that keep their values, got boosting={boosting!r}, whose trees "
                 f"are {'averaged' if boosting == 'rf' else 'dropped and scaled again'} later. "
-                "Train with boosting='gbdt'; similarity methods and retraining still answer."
+                "Train with boosting='gbdt'; retraining still answers."
             )
         objective = self.objective.name
         uneven = self._is("is_unbalance") or self.parameters.get("scale_pos_weight", "1") != "1"

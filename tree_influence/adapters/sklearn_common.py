@@ -210,7 +210,7 @@ def with_newton_leaves(loss: Loss, name: Any) -> TrainingLoss:
     if name == "huber" or not isinstance(loss, TrainingLoss):  # huber's leaves are no steps on it
         raise UnsupportedModelError(
             f"Expected a loss whose leaves are Newton steps, got loss={name!r}, whose leaves are "
-            "medians or other quantiles of the residuals and follow no such formula. Similarity "
-            "methods and retraining still answer."
+            "medians or other quantiles of the residuals and follow no such formula. "
+            "Retraining still answers."
         )
     return loss

@@ -23,8 +23,8 @@ from tree_influence.losses import (
 from tree_influence.losses_positive import Gamma, Poisson, SquaredLogError, Tweedie
 from tree_influence.losses_wrapped import SeveralTargets
 
-OTHERS = "Similarity methods still answer."
-JUDGED = "Similarity methods and retraining still answer."
+JUDGED = "Retraining still answers."
+BUILT_IN = "Train with a built-in objective."
 
 Stored = Mapping[str, Any]  # the objective in the model's JSON
 
@@ -98,14 +98,14 @@ def loss_of(content: Content, custom_objective: bool) -> Loss:
     if custom_objective:
         raise UnsupportedModelError(
             "The model was trained with an objective of your own, whose derivatives it does not "
-            f"hold. {OTHERS}"
+            f"hold. {BUILT_IN}"
         )
     if name not in LOSSES:
         reason = _NO_SUM_OVER_ROWS.get(name) or _NO_SUM_OVER_ROWS.get(name.split(":")[0])
         because = f": {reason}" if reason else ", which is not known here"
         raise UnsupportedModelError(
             f"Expected one of {', '.join(LOSSES)}, got objective={name!r}{because}. Train with "
-            f"one of these. {OTHERS}"
+            "one of these."
         )
     loss = LOSSES[name](content.learner["objective"])
     if content.n_targets > 1 and isinstance(loss, TrainingLoss):

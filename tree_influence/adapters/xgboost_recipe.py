@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from influence.errors import MissingParameterError, UnsupportedModelError
 from tree_influence.adapters.base import Floats, LeafRecipe
-from tree_influence.adapters.xgboost_objectives import OTHERS, loss_of, training_loss_of
+from tree_influence.adapters.xgboost_objectives import BUILT_IN, loss_of, training_loss_of
 from tree_influence.adapters.xgboost_params import BOUNDS
 from tree_influence.adapters.xgboost_sums import FITS, LeafSums, TrainingRows
 from tree_influence.adapters.xgboost_trees import Content
@@ -227,7 +227,7 @@ class Training:
                 "The Booster tells objective="
                 f"{self.content.objective!r}, but it began at 0.5, not at the best constant, and "
                 "its leaves are no Newton values of that loss: it was trained with an objective of "
-                f"your own (obj=...), whose derivatives it does not hold. {OTHERS}"
+                f"your own (obj=...), whose derivatives it does not hold. {BUILT_IN}"
             )
 
 
