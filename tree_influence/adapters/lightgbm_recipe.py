@@ -337,6 +337,4 @@ class Training:
         by_set = (self.ensemble.category_start >= 0).any()
         if self.parameters.get("forcedsplits_filename") and by_set:  # these may lack cat_l2
             reasons.append("forcedsplits_filename")
-        if self.rate_changes():
-            reasons.append("a learning rate that changes")
         return tuple(reasons)
