@@ -1,24 +1,26 @@
-"""`Estimator`, `Attributor`, `InnerProduct`: the three shapes a method can have.
+"""`Estimator` and the shapes a method can have.
 
-| class        | a method writes         | a user gets                                     |
-|--------------|-------------------------|-------------------------------------------------|
-| Estimator    | _fit, predict           | fit, predict(change)                            |
-| Attributor   | _fit, _add_columns, _diagonal | explain, explain_top, self_influence, ... |
-| InnerProduct | _fit, _pairs            | the same, by sums of products of factors        |
+| class        | a method writes               | a user gets                                      |
+|--------------|-------------------------------|--------------------------------------------------|
+| Estimator    | _fit, predict                 | fit, predict(change)                             |
+| Attributor   | _fit, _add_columns, _diagonal | explain, explain_top, self_influence, predict    |
+| InnerProduct | _fit, _pairs                  | the same, by sums of products of factors         |
+| OneByOne     | _fit, _effects                | the same; every change is worked out by itself   |
+| Relabels     | _relabelled                   | mixed into an Attributor: predict(Relabelled)    |
 
 Classes are abstract or final: nothing implemented here is overridden.
 """
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from influence import engine
-from influence.change import Change, removed_weight
+from influence.change import Change, Relabelled, leave_one_out, removed_weight
 from influence.errors import InputError, NotFittedError
 from influence.progress import track
 from influence.result import Influence, Provenance, check_k, strongest
@@ -83,6 +85,11 @@ class Estimator(ABC, Generic[RunT]):
         if run is None:
             raise NotFittedError(f"This {type(self).__name__} is not fitted; call fit(run) first.")
         return run
+
+    def _ask(self, *data: Any) -> tuple[RunT, Any]:
+        """The run and query data as its queries."""
+        run = self._fitted_run()
+        return run, run.queries(*data)
 
     def _provenance(self) -> Provenance:
         run = self._fitted_run()
@@ -160,18 +167,25 @@ class Attributor(Estimator[RunT], Generic[RunT, QueriesT]):
         return values
 
     def predict(self, change: Change, *queries: Any) -> NDArray[np.float64]:
-        """Effect of a change of row weights, sum_i (1 - r_i) values[i], shape (n_queries,)."""
+        """Effect of a change on each query's loss, shape (n_queries,).
+
+        A change of row weights adds over rows: sum_i (1 - r_i) values[i].
+
+        Args:
+            change: `Without` or `Reweighted`; `Relabelled` where the method is a `Relabels`.
+            *queries: Query data as the run takes it, e.g. X_test, y_test.
+
+        Raises:
+            UnsupportedChangeError: Another kind of change.
+        """
         run, asked = self._ask(*queries)
+        if isinstance(change, Relabelled) and isinstance(self, Relabels):
+            return self._relabelled(change, asked)
         removed = removed_weight(change, run.n_train)
         effect = np.empty(asked.n_queries)
         for block, columns in self._blocks(asked, progress=False):
             effect[block] = removed @ columns
         return effect
-
-    def _ask(self, *data: Any) -> tuple[RunT, QueriesT]:
-        run = self._fitted_run()
-        queries: Any = run.queries(*data)
-        return run, queries
 
     def _blocks(
         self, queries: QueriesT, progress: bool
@@ -199,3 +213,78 @@ class InnerProduct(Attributor[RunT, QueriesT]):
 
     def _diagonal(self, train: QueriesT, rows: slice) -> NDArray[np.float64]:
         return engine.rowwise(self._pairs(train), rows)
+
+
+class Relabels(ABC):
+    """What an attributor adds that also answers `Relabelled`: by a difference of its factors."""
+
+    @abstractmethod
+    def _relabelled(self, change: Relabelled, queries: Any) -> NDArray[np.float64]:
+        """Effect of other labels on the loss of these queries, shape (n_queries,)."""
+
+
+class OneByOne(Estimator[RunT], Generic[RunT, QueriesT]):
+    """An estimator that works out every change by itself; effects need not add over rows."""
+
+    @abstractmethod
+    def _effects(self, queries: QueriesT) -> Callable[[Change], NDArray[np.float64]]:
+        """From a change to effects on these queries, shape (n_queries,).
+
+        What all changes share is done here, once.
+        """
+
+    def predict(self, change: Change, *queries: Any) -> NDArray[np.float64]:
+        """Effect of a change on each query's loss, shape (n_queries,).
+
+        Args:
+            change: The change.
+            *queries: Query data as the run takes it, e.g. X_test, y_test.
+
+        Raises:
+            UnsupportedChangeError: A kind of change that this method does not answer.
+        """
+        return self._effects(self._ask(*queries)[1])(change)
+
+    def explain(self, *queries: Any, n_jobs: int | None = None, progress: bool = True) -> Influence:
+        """Effect of leaving out each training row on every query, one row after another.
+
+        Args:
+            *queries: Query data as the run takes it, e.g. X_test, y_test.
+            n_jobs: Changes at a time; None leaves it to `joblib.parallel_config`.
+            progress: Show a bar on long work.
+
+        Returns:
+            Dense values, shape (n_train, n_queries).
+        """
+        run, asked = self._ask(*queries)
+        values = self._leave_one_out(asked, n_jobs, progress)
+        return Influence(values, run.train_index, asked.index, self._provenance())
+
+    def explain_top(
+        self, *queries: Any, k: int = 10, n_jobs: int | None = None, progress: bool = True
+    ) -> TopInfluence:
+        """The k strongest proponents and opponents of every query; arguments as of `explain`."""
+        check_k(k)
+        run, asked = self._ask(*queries)
+        values = self._leave_one_out(asked, n_jobs, progress)
+        held = min(k, run.n_train)
+        return TopInfluence(
+            *strongest(values, held, 1.0), *strongest(values, held, -1.0),
+            run.train_index, asked.index, self._provenance(),
+        )  # fmt: skip
+
+    def self_influence(
+        self, *, n_jobs: int | None = None, progress: bool = True
+    ) -> NDArray[np.float64]:
+        """Effect of leaving out each training row on its own loss, shape (n_train,)."""
+        run = self._fitted_run()
+        train: Any = run.train_queries()
+        return np.diagonal(self._leave_one_out(train, n_jobs, progress)).copy()
+
+    def _leave_one_out(
+        self, queries: QueriesT, n_jobs: int | None, progress: bool
+    ) -> NDArray[np.float64]:
+        from influence.evaluate import retrain_all
+
+        changes = leave_one_out(self._fitted_run().n_train)
+        return retrain_all(self._effects(queries), changes, n_jobs, progress)

@@ -1,8 +1,7 @@
 """`retrainer`: the real effect of a Change, by training the same recipe again."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -11,11 +10,11 @@ from numpy.typing import NDArray
 from influence.change import Change, Relabelled, Reordered, Reweighted, Without
 from influence.errors import InputError, UnsupportedChangeError
 from tree_influence import adapters
-from tree_influence.adapters.base import Adapter
+from tree_influence.adapters.base import Adapter, GivenRows
 from tree_influence.adapters.columns import check_all_classes
 from tree_influence.reading import transformed
-from tree_influence.rows import plain, shape, take
-from tree_influence.run import TreeRun
+from tree_influence.rows import plain, shape
+from tree_influence.run import TreeQueries, TreeRun, tie
 from tree_influence.target import encode_target
 
 Floats = NDArray[np.float64]
@@ -30,12 +29,12 @@ class Retrainer:
 
     Attributes:
         run: The traced model; its recipe is trained again, its Pipeline steps included.
-        queries: Query features and truth as the user gave them.
+        queries: The queries.
         base: Loss of each query after retraining on all rows, shape (n_queries,).
     """
 
     run: TreeRun
-    queries: tuple[Any, ...]
+    queries: TreeQueries
     base: Floats
 
     def __call__(self, change: Change) -> Floats:
@@ -44,54 +43,77 @@ class Retrainer:
 
     def losses(self, change: Change) -> Floats:
         """Losses after retraining, shape (n_queries,)."""
-        run = self.run
-        multipliers, target = self._changed(change)
+        return Retrained.after(change, self.run).losses(self.queries)
+
+
+@dataclass(frozen=True, eq=False)
+class Retrained:
+    """The recipe of a run, trained again on changed rows.
+
+    Attributes:
+        run: The run whose recipe it is.
+        adapter: The new model.
+        prefix: The earlier steps of a Pipeline, fitted again, or None.
+        kept: Positions of the rows it was trained on.
+        rows: Those rows as it was given them.
+    """
+
+    run: TreeRun
+    adapter: Adapter
+    prefix: Any
+    kept: NDArray[np.int64]
+    rows: GivenRows
+
+    @classmethod
+    def after(cls, change: Change, run: TreeRun) -> Self:
+        """Trains.
+
+        Raises:
+            UnsupportedChangeError: A change of order.
+            InputError: The change leaves fewer than two rows, or not all classes.
+        """
+        multipliers, target = _changed(change, run)
         kept = np.flatnonzero((multipliers > 0) & (run.weight > 0))
-        weight = run.sample_weight
-        if isinstance(change, Reweighted):
-            weight = multipliers * (1.0 if weight is None else weight)
-        offset = run.given_offset
         if len(kept) < 2:
             raise InputError(
                 f"Expected two rows or more to train on, but the change leaves {len(kept)} of "
                 f"{run.n_train}. Keep more of them."
             )
-        X, y = take(run.X, kept), target[kept]
-        prefix = _unfitted(run.prefix)
+        weight = run.sample_weight
+        if isinstance(change, Reweighted):
+            weight = multipliers * (1.0 if weight is None else weight)
+        rows = GivenRows(run.X, target, weight, run.given_offset)[kept]
+        prefix, X = _unfitted(run.prefix), rows.X
         if prefix is not None:
-            X = transformed(prefix.fit_transform, X, y)
-        weight = None if weight is None else weight[kept]
+            X = transformed(prefix.fit_transform, X, rows.y)
         if _has_columns_of(run.adapter, X):
-            offset = None if offset is None else offset[kept]
-            adapter = run.adapter.refit(plain(X), y, weight, offset)
+            adapter = run.adapter.refit(plain(X), rows.y, rows.sample_weight, rows.offset)
         else:
-            check_all_classes(y, run.adapter.classes)
+            check_all_classes(rows.y, run.adapter.classes)
             model = run.adapter.unfitted()
-            adapter = adapters.parse(model.fit(plain(X), y, sample_weight=weight))
-        retrained = replace(run, adapter=adapter, prefix=prefix)
-        return retrained.losses(retrained.queries(*self.queries))
+            model.fit(plain(X), rows.y, sample_weight=rows.sample_weight)
+            adapter = adapters.parse(model)
+        return cls(run, adapter, prefix, kept, rows)
 
-    def _changed(self, change: Change) -> tuple[Floats, NDArray[np.generic]]:
-        """Weight multipliers and training target after the change, both of shape (n_train,)."""
-        run = self.run
-        multipliers, target = np.ones(run.n_train), run.target
-        if isinstance(change, Reordered):
-            raise UnsupportedChangeError(
-                "A fitted tree ensemble has no order of training to change; it answers Without, "
-                "Reweighted and Relabelled."
-            )
-        if isinstance(change, Relabelled):
-            target = encode_target(
-                change.apply(run.y), run.classes, "changed", run.adapter.n_targets
-            )
-        else:
-            multipliers = 1.0 - change.removed(run.n_train)
-        if run.classes is not None and run.adapter.knows_labels:
-            return multipliers, run.classes[target.astype(np.int64)]
-        return multipliers, target
+    def losses(self, queries: TreeQueries) -> Floats:
+        """Loss of each query of the original run, shape (n_queries,)."""
+        retrained = replace(self.run, adapter=self.adapter, prefix=self.prefix)
+        return retrained.losses(retrained.read(self.as_given(queries.given), queries.index))
+
+    def traced(self) -> TreeRun:
+        """A run of the new model on the rows it was trained on; its leaf error is stated."""
+        rows, index = self.as_given(self.rows), self.run.train_index[self.kept]
+        return tie(self.adapter, self.prefix, rows, index, allow_inexact=True)
+
+    def as_given(self, rows: GivenRows) -> GivenRows:
+        """Rows of the original run as they would be given to the new model."""
+        if rows.offset is None or not self.adapter.offset_replaces_start:
+            return rows
+        moved = self.run.adapter.ensemble.bias - self.adapter.ensemble.bias
+        return replace(rows, offset=rows.offset + moved)
 
 
-def retrainer(run: TreeRun, X_test: Any, y_test: Any = None) -> Callable[[Change], Floats]:
+def retrainer(run: TreeRun, X_test: Any, y_test: Any = None) -> Retrainer:
     """The real effects of changes on the losses of queries.
 
     Args:
@@ -103,10 +125,30 @@ def retrainer(run: TreeRun, X_test: Any, y_test: Any = None) -> Callable[[Change
         A function from a Change (Without, Reweighted, Relabelled) to effects, shape (n_queries,).
         One training for each call, and one here.
     """
-    asked = (X_test,) if y_test is None else (X_test, y_test)
-    queries = run.queries(*asked)  # refuses bad queries before any training
-    unchanged = Retrainer(run, asked, base=np.zeros(queries.n_queries))
+    return retrainer_of(run, run.queries(*((X_test,) if y_test is None else (X_test, y_test))))
+
+
+def retrainer_of(run: TreeRun, queries: TreeQueries) -> Retrainer:
+    """`retrainer` of queries already read."""
+    unchanged = Retrainer(run, queries, base=np.zeros(queries.n_queries))
     return replace(unchanged, base=unchanged.losses(Without([])))
+
+
+def _changed(change: Change, run: TreeRun) -> tuple[Floats, NDArray[np.generic]]:
+    """Weight multipliers and training target after the change, both of shape (n_train,)."""
+    multipliers, target = np.ones(run.n_train), run.target
+    if isinstance(change, Reordered):
+        raise UnsupportedChangeError(
+            "A fitted tree ensemble has no order of training to change; it answers Without, "
+            "Reweighted and Relabelled."
+        )
+    if isinstance(change, Relabelled):
+        target = encode_target(change.apply(run.y), run.classes, "changed", run.adapter.n_targets)
+    else:
+        multipliers = 1.0 - change.removed(run.n_train)
+    if run.classes is not None and run.adapter.knows_labels:
+        return multipliers, run.classes[target.astype(np.int64)]
+    return multipliers, target
 
 
 def _has_columns_of(adapter: Adapter, X: Any) -> bool:

@@ -19,7 +19,7 @@ from influence.errors import (
 )
 from influence.run import fingerprint
 from tree_influence import adapters
-from tree_influence.adapters.base import Adapter, LeafRecipe
+from tree_influence.adapters.base import Adapter, GivenRows, LeafRecipe
 from tree_influence.reading import read_rows, row_labels, unpack
 from tree_influence.replay import Replay, replay_boosting
 from tree_influence.rows import indexable
@@ -40,21 +40,33 @@ class TreeQueries:
         target: Encoded target, shape (n_queries,) or (n_queries, n_targets).
         offset: Raw score besides bias and trees, shape (n_queries, n_outputs).
         index: The caller's labels of the queries.
+        asked: The rows as the user gave them, of which these queries are some.
+        first: Position of the first query in them.
     """
 
     leaves: NDArray[np.integer]
     target: Floats
     offset: Floats
     index: pd.Index
+    asked: GivenRows
+    first: int = 0
 
     @property
     def n_queries(self) -> int:
         return len(self.target)
 
+    @property
+    def given(self) -> GivenRows:
+        """These queries as the user gave them: what another model can be asked."""
+        return self.asked[slice(self.first, self.first + self.n_queries)]
+
     def __getitem__(self, block: slice) -> Self:
+        start, stop, _ = block.indices(self.n_queries)
+        rows = slice(start, stop)
         return type(self)(
-            self.leaves[:, block], self.target[block], self.offset[block], self.index[block]
-        )
+            self.leaves[:, rows], self.target[rows], self.offset[rows], self.index[rows],
+            self.asked, self.first + start,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,13 +169,27 @@ class TreeRun:
         if len(data) not in (1, 2):
             raise InputError(f"Queries are X and y, got {len(data)} arguments.")
         rows = unpack(self.adapter, data[0], data[1] if len(data) == 2 else None, None, "query")
+        return self.read(rows, row_labels(*data, n=len(rows.y)))
+
+    def read(self, rows: GivenRows, index: pd.Index) -> TreeQueries:
+        """Queries of this run, of rows that have been unpacked, e.g. those of another run.
+
+        Args:
+            rows: The rows.
+            index: Their labels, shape (n_queries,).
+        """
         leaves, offset = read_rows(self.adapter, self.prefix, rows.X, rows.offset, checked=False)
         target = encode_target(rows.y, self.classes, "query", self.adapter.n_targets)
-        return TreeQueries(leaves, target, offset, row_labels(*data, n=len(target)))
+        return TreeQueries(leaves, target, offset, index, rows)
 
     def train_queries(self) -> TreeQueries:
         """The training rows as queries."""
-        return TreeQueries(self.leaves, self.target, self.offset, self.train_index)
+        return TreeQueries(self.leaves, self.target, self.offset, self.train_index, self.given)
+
+    @property
+    def given(self) -> GivenRows:
+        """The training rows as the user gave them."""
+        return GivenRows(self.X, self.y, self.sample_weight, self.given_offset)
 
     def predictions(self, X: Any) -> NDArray[np.generic]:
         """What the model says of these rows: numbers on the scale of the target, or labels.
@@ -232,6 +258,22 @@ def trace(
     if adapter.ensemble.n_trees == 0:
         raise InputError("The model has no trees, so no training row can have influenced it.")
     rows = unpack(adapter, X_train, y_train, sample_weight, "training")
+    index = row_labels(X_train, y_train, n=len(rows.y))
+    return tie(adapter, prefix, rows, index, allow_inexact=allow_inexact)
+
+
+def tie(
+    adapter: Adapter, prefix: Any, rows: GivenRows, index: pd.Index, *, allow_inexact: bool
+) -> TreeRun:
+    """Ties a model to training rows that have been unpacked; errors as of `trace`.
+
+    Args:
+        adapter: The model.
+        prefix: Fitted earlier steps of a Pipeline, or None.
+        rows: The training rows.
+        index: Their labels, shape (n_train,).
+        allow_inexact: Accept a model whose leaves do not recompute.
+    """
     classes = adapter.classes
     if classes is not None and not adapter.knows_labels:
         classes = resolve_classes(classes, rows.y, adapter.takes_shares)
@@ -245,7 +287,7 @@ def trace(
         _check_leaves(replay)
     return TreeRun(
         adapter, prefix, rows.X, np.asarray(rows.y), weights, classes, target, weight, leaves,
-        offset, rows.offset, row_labels(X_train, y_train, n=len(target)), replay,
+        offset, rows.offset, index, replay,
     )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from tests.reference import boosting
-from tree_influence.adapters.base import LeafRecipe
+from tree_influence.adapters.base import GivenRows, LeafRecipe
 from tree_influence.ensemble import Tree, stack
 from tree_influence.losses import Logistic, OneVsAll, Softmax, SquaredError
 from tree_influence.losses_positive import Poisson
@@ -140,7 +140,8 @@ def as_run(described, weight, query_leaves, query_target, stored=None):
     )  # fmt: skip
     index = pd.RangeIndex(len(query_target))
     no_offset = np.zeros((len(query_target), described.n_outputs))
-    return run, TreeQueries(flat(query_leaves), query_target, no_offset, index)
+    rows = GivenRows(np.zeros((len(query_target), 1)), query_target)
+    return run, TreeQueries(flat(query_leaves), query_target, no_offset, index, rows)
 
 
 def loss_of(described):

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from tree_influence.ensemble import TreeEnsemble
 from tree_influence.losses import Loss, TrainingLoss
+from tree_influence.rows import take
 
 Floats = NDArray[np.float64]
 
@@ -79,6 +80,14 @@ class GivenRows:
     sample_weight: Floats | None = None
     offset: Floats | None = None
 
+    def __getitem__(self, rows: slice | NDArray[np.int64]) -> Self:
+        """Some of the rows."""
+        weight, offset = self.sample_weight, self.offset
+        return type(self)(
+            take(self.X, rows), self.y[rows],
+            None if weight is None else weight[rows], None if offset is None else offset[rows],
+        )  # fmt: skip
+
 
 class Adapter(ABC):
     """A fitted model of one library.
@@ -92,6 +101,8 @@ class Adapter(ABC):
         knows_labels: False where the library only numbers its classes, whatever the user calls
             them (native boosters and their files).
         takes_shares: Such a library takes probabilities in place of the classes 0 and 1, too.
+        offset_replaces_start: Starting scores that are given take the place of the model's start
+            (XGBoost); otherwise they add to it.
         border: Raw score above which the library's predict says the second of two classes.
         feature_names: Column names the model was trained with; None if it knows none.
     """
@@ -102,6 +113,7 @@ class Adapter(ABC):
     n_targets: int = 1
     knows_labels: bool = True
     takes_shares: bool = False
+    offset_replaces_start: bool = False
     border: float = 0.0
     feature_names: list[str] | None
 

@@ -84,6 +84,7 @@ class XGBoost(Adapter):
     """A fitted XGBoost model."""
 
     knows_labels = False  # classes are always 0, 1, ...
+    offset_replaces_start = True
 
     def __init__(self, model: Any, params: Mapping[str, Any], table: Table | None = None) -> None:
         """Reads the model.
