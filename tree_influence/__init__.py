@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from influence.lazy import exports
 
-__all__ = ["BoostIn", "LeafInfluence", "TreeEnsemble", "TreeRun", "retrainer", "trace"]
+__all__ = ["BoostIn", "LeafInfluence", "TreeEnsemble", "TreeRun", "TreeSim", "retrainer", "trace"]
 
 if TYPE_CHECKING:
     from tree_influence.boostin import BoostIn
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tree_influence.leaf_influence import LeafInfluence
     from tree_influence.retrain import retrainer
     from tree_influence.run import TreeRun, trace
+    from tree_influence.tree_sim import TreeSim
 else:
     __getattr__, __dir__ = exports(
         __name__,
@@ -27,5 +28,6 @@ else:
             "tree_influence.leaf_influence": ["LeafInfluence"],
             "tree_influence.retrain": ["retrainer"],
             "tree_influence.run": ["TreeRun", "trace"],
+            "tree_influence.tree_sim": ["TreeSim"],
         },
     )

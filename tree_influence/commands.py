@@ -4,10 +4,11 @@ Nothing heavy is imported here at the top: `influence --help` loads this file.
 """
 
 import argparse
+import contextlib
 import json
 from typing import Any
 
-METHODS = {"boostin": "BoostIn", "leaf_influence": "LeafInfluence"}
+METHODS = {"boostin": "BoostIn", "leaf_influence": "LeafInfluence", "tree_sim": "TreeSim"}
 
 
 class Explain:
@@ -129,7 +130,7 @@ def _queries(run: Any, names: Any, asked: Any, args: argparse.Namespace) -> tupl
     """Query features and truth, and what the tables tell of each query."""
     import pandas as pd
 
-    from influence.errors import InputError
+    from influence.errors import InputError, UnsupportedModelError
 
     has_truth = args.target in asked.columns
     if not has_truth and run.classes is None:
@@ -143,7 +144,9 @@ def _queries(run: Any, names: Any, asked: Any, args: argparse.Namespace) -> tupl
     if has_truth:
         facts["truth"] = y
     truth = y if has_truth else facts["prediction"]
-    facts["loss"] = run.losses(run.queries(X, truth))
+    asked_of = run.queries(X, truth)
+    with contextlib.suppress(UnsupportedModelError):  # an objective that is known for no row
+        facts["loss"] = run.losses(asked_of)
     return X, truth, facts
 
 

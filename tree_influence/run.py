@@ -304,7 +304,18 @@ def _replay_or_reason(
         recipe: LeafRecipe = adapter.recipe(leaves, target, weight, given_offset)
         return replay_boosting(adapter.ensemble, recipe, leaves, target, weight, offset)
     except UnsupportedModelError as reason:
-        return reason
+        return type(reason)(f"{reason}{_still_answering(adapter)}")
+
+
+def _still_answering(adapter: Adapter) -> str:
+    """The methods that need no leaf formula, as the end of a message."""
+    if adapter.n_targets not in (1, adapter.ensemble.n_outputs):
+        return ""  # intervals of survival times
+    try:
+        adapter.loss()
+    except UnsupportedModelError:
+        return " TreeSim still answers."
+    return " TreeSim and retraining (tree_influence.retrainer) still answer."
 
 
 def _check_leaves(replay: Replay) -> None:

@@ -10,7 +10,7 @@ from influence.testing import LAWS, check_attributor
 from tests.laws.linear import LinearProblem, Newton
 from tests.laws.trees import TreeProblem
 from tests.tree_influence.models import LIBRARIES, TASKS
-from tree_influence import BoostIn, LeafInfluence
+from tree_influence import BoostIn, LeafInfluence, TreeSim
 
 PROBLEM: Any = LinearProblem()
 
@@ -25,6 +25,9 @@ TREE_ESTIMATORS = {
     "BoostIn shrunken": lambda: BoostIn(shrunken_leaves=True),
     "LeafInfluence": LeafInfluence,
     "LeafInfluence self": lambda: LeafInfluence(through="self"),
+    "TreeSim": TreeSim,
+    "TreeSim tree_output": lambda: TreeSim("tree_output"),
+    "TreeSim weighted_feature_path": lambda: TreeSim("weighted_feature_path"),
 }
 
 

@@ -157,3 +157,21 @@ def test_quickstart_finds_the_flipped_labels(capsys):
     assert "positive = proponent" in printed
     line = next(line for line in printed.splitlines() if line.split()[:1] == ["40"])
     assert int(line.split()[1]) >= 25, "of 32 flipped rows, most must be among the first tenth"
+
+
+def test_a_ranker_is_explained_by_similarity(tmp_path, capsys):
+    import lightgbm
+
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"size": rng.normal(size=60), "age": rng.normal(size=60)})
+    table["clicks"] = (table["size"] > 0).astype(int)
+    table.to_csv(tmp_path / "train.csv", index=False)
+    model = lightgbm.LGBMRanker(n_estimators=3, min_child_samples=5, verbose=-1)
+    model.fit(table[["size", "age"]], table["clicks"], group=[30, 30])
+    model.booster_.save_model(tmp_path / "model.txt")
+    arguments = ["explain", str(tmp_path / "model.txt"), "--target", "clicks", "--quiet"]
+    arguments += ["--train", str(tmp_path / "train.csv"), "--queries", str(tmp_path / "train.csv")]
+    assert main([*arguments, "--method", "tree_sim"]) == 0
+    assert "unit: similarity" in capsys.readouterr().out
+    assert main(arguments) == 2
+    assert "TreeSim still answers" in capsys.readouterr().err

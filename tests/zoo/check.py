@@ -9,7 +9,7 @@ from influence.errors import InfluenceError
 from tests.reference.fast_boosting import FixedTrees
 from tests.reference.loss_values import RowLoss
 from tests.zoo.case import LibraryRefuses, Model, Trained, Zoo
-from tree_influence import BoostIn, LeafInfluence, trace
+from tree_influence import BoostIn, LeafInfluence, TreeSim, trace
 
 CLAIMED = 1e-4  # leaf error up to which a run claims its leaves are exact
 RECOMPUTED = 3e-4  # gap of the oracle's raw scores, over their spread, that goes with it
@@ -66,6 +66,7 @@ def _answered(model: Model, trained: Trained) -> Outcome:
     asked = [trained.X_test] if trained.y_test is None else [trained.X_test, trained.y_test]
     inexact = worst.kind == "leaf error"
     run = trace(trained.model, *given, params=dict(trained.params), allow_inexact=inexact)
+    _check_similarity(run, asked)
     _check_losses(model, trained, run, asked)
     values = LeafInfluence().fit(run).explain(*asked, progress=False).values
     direct = BoostIn().fit(run).explain(*asked, progress=False).values
@@ -83,6 +84,15 @@ def _answered(model: Model, trained: Trained) -> Outcome:
         return Outcome("leaf error", f"{error}: {because}")
     _check_exact(model, trained, run, values)
     return Outcome("exact")
+
+
+def _check_similarity(run: Any, asked: list[Any]) -> None:
+    """Whatever can be traced, TreeSim answers, unless its message says that it does not."""
+    if isinstance(run._replay, Exception) and "TreeSim" not in str(run._replay):
+        return
+    values = TreeSim().fit(run).explain(*asked, progress=False).values
+    if not (np.isfinite(values).all() and values.any()):
+        raise Mismatch("similarity is not finite, or 0 everywhere")
 
 
 def _check_losses(model: Model, trained: Trained, run: Any, asked: list[Any]) -> None:

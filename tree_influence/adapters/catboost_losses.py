@@ -164,6 +164,6 @@ def leaf_loss(parameters: Mapping[str, Any]) -> TrainingLoss:
         raise UnsupportedModelError(
             f"Expected leaves that are Newton or gradient steps of a smooth loss, got "
             f"loss_function={parameters['loss_function']!r} with leaf_estimation_method="
-            f"{method!r}: {name} {what}. Retraining still answers."
+            f"{method!r}: {name} {what}."
         )
     return loss if method == "Newton" else UnitHessian(loss)

@@ -193,7 +193,7 @@ class Spelled:
             raise UnsupportedModelError(
                 f"Expected leaves that are Newton steps, got objective={self.name!r}, whose leaves "
                 "LightGBM replaces by quantiles, which have no derivative. Train with another "
-                "objective; retraining still answers."
+                "objective."
             )
         return loss
 

@@ -180,7 +180,7 @@ class Training:
             raise UnsupportedModelError(
                 f"Expected trees that keep their values, got boosting={boosting!r}, whose trees "
                 f"are {'averaged' if boosting == 'rf' else 'dropped and scaled again'} later. "
-                "Train with boosting='gbdt'; retraining still answers."
+                "Train with boosting='gbdt'."
             )
         objective = self.objective.name
         uneven = self._is("is_unbalance") or self.parameters.get("scale_pos_weight", "1") != "1"
@@ -188,13 +188,13 @@ class Training:
             raise UnsupportedModelError(
                 "Expected one weight for each row, got objective='multiclassova' with is_unbalance "
                 "or scale_pos_weight, which weigh a row differently in each output. Give "
-                "sample_weight or class_weight instead; retraining still answers."
+                "sample_weight or class_weight instead."
             )
         if objective == "cross_entropy_lambda" and (weight != 1).any():
             raise UnsupportedModelError(
                 "Expected weights that multiply the loss, got objective='cross_entropy_lambda' "
                 "with sample weights, which are part of its link. Train with "
-                "objective='cross_entropy', or without weights; retraining still answers."
+                "objective='cross_entropy', or without weights."
             )
 
     def _was_scaled(self) -> bool:

@@ -210,7 +210,6 @@ def with_newton_leaves(loss: Loss, name: Any) -> TrainingLoss:
     if name == "huber" or not isinstance(loss, TrainingLoss):  # huber's leaves are no steps on it
         raise UnsupportedModelError(
             f"Expected a loss whose leaves are Newton steps, got loss={name!r}, whose leaves are "
-            "medians or other quantiles of the residuals and follow no such formula. "
-            "Retraining still answers."
+            "medians or other quantiles of the residuals and follow no such formula."
         )
     return loss

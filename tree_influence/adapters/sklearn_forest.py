@@ -100,8 +100,7 @@ class Forest(Adapter):
         raise UnsupportedModelError(
             f"Expected boosted trees, whose leaves are Newton steps, got a "
             f"{type(self._model).__name__}, whose leaves are averages over rows drawn for each "
-            "tree; no leaf formula applies. Retraining (tree_influence.retrainer) and methods "
-            "that compare leaves still answer."
+            "tree; no leaf formula applies."
         )
 
     def refit(

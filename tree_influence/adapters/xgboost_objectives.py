@@ -23,7 +23,6 @@ from tree_influence.losses import (
 from tree_influence.losses_positive import Gamma, Poisson, SquaredLogError, Tweedie
 from tree_influence.losses_wrapped import SeveralTargets
 
-JUDGED = "Retraining still answers."
 BUILT_IN = "Train with a built-in objective."
 
 Stored = Mapping[str, Any]  # the objective in the model's JSON
@@ -123,11 +122,11 @@ def training_loss_of(content: Content, custom_objective: bool) -> TrainingLoss:
     if content.is_dart:
         raise UnsupportedModelError(
             "DART scales a tree again each time it is dropped, so the leaves follow no formula. "
-            f"Train with booster='gbtree', or with rate_drop=0. {JUDGED}"
+            "Train with booster='gbtree', or with rate_drop=0."
         )
     if not isinstance(loss, TrainingLoss):
         raise UnsupportedModelError(
             f"XGBoost replaces the leaves of objective={content.objective!r} by quantiles, which "
-            f"have no derivative. Train with 'reg:pseudohubererror' or another. {JUDGED}"
+            f"have no derivative. Train with 'reg:pseudohubererror' or another."
         )
     return loss

@@ -155,7 +155,9 @@ def test_class_weights(bootstrap, class_weight, expected):
 def test_influence_is_refused_and_says_what_answers(estimate):
     X, y = rows(7, 60, "multiclass")
     run = trace(RandomForestClassifier(n_estimators=3).fit(X, y), X, y)
-    with pytest.raises(UnsupportedModelError, match=r"RandomForestClassifier.*Retraining"):
+    with pytest.raises(
+        UnsupportedModelError, match=r"RandomForestClassifier.*TreeSim and retraining"
+    ):
         estimate().fit(run)
 
 
