@@ -10,12 +10,22 @@ from typing import TYPE_CHECKING
 
 from influence.lazy import exports
 
-__all__ = ["BoostIn", "LeafInfluence", "TreeEnsemble", "TreeRun", "TreeSim", "retrainer", "trace"]
+__all__ = [
+    "BoostIn",
+    "LeafInfluence",
+    "LeafRefit",
+    "TreeEnsemble",
+    "TreeRun",
+    "TreeSim",
+    "retrainer",
+    "trace",
+]
 
 if TYPE_CHECKING:
     from tree_influence.boostin import BoostIn
     from tree_influence.ensemble import TreeEnsemble
     from tree_influence.leaf_influence import LeafInfluence
+    from tree_influence.leaf_refit import LeafRefit
     from tree_influence.retrain import retrainer
     from tree_influence.run import TreeRun, trace
     from tree_influence.tree_sim import TreeSim
@@ -26,6 +36,7 @@ else:
             "tree_influence.boostin": ["BoostIn"],
             "tree_influence.ensemble": ["TreeEnsemble"],
             "tree_influence.leaf_influence": ["LeafInfluence"],
+            "tree_influence.leaf_refit": ["LeafRefit"],
             "tree_influence.retrain": ["retrainer"],
             "tree_influence.run": ["TreeRun", "trace"],
             "tree_influence.tree_sim": ["TreeSim"],

@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from influence.errors import NotYetSupportedError
+from tree_influence import replay_kernels
 from tree_influence.adapters.base import LeafRecipe
 from tree_influence.ensemble import TreeEnsemble
 from tree_influence.losses import Derivatives
@@ -92,6 +93,8 @@ class Replay:
         inverse: Inverse of H + l2 of each step, times the share of it taken, same shape as theta,
             or with the full Hessian (n_trees, n_steps, n_leaves, n_outputs, n_outputs).
         value: learning_rate * V of each leaf, shape (n_trees, n_leaves, n_values).
+        beyond: What the stored value of each leaf has beyond the formula's, same shape; 0 where
+            the leaves recompute.
         raw: Raw scores of the training rows after the last round, shape (n_train, n_outputs).
         error: Recomputed against stored leaves.
     """
@@ -104,8 +107,22 @@ class Replay:
     theta: Floats
     inverse: Floats
     value: Floats
+    beyond: Floats
     raw: Floats
     error: LeafError
+
+    def refit(self, target: Floats, weight: Floats, offset: Floats) -> "Replay":
+        """The boosting on other targets or weights; structures, rates, l2 and start stay.
+
+        Each leaf's value is the formula's, at scores that the rounds before it reach now, plus
+        `beyond`; `theta` holds the formula's steps alone. The error stays that of the model.
+
+        Args:
+            target: Encoded target, shape (n_train,).
+            weight: Row weights, shape (n_train,).
+            offset: As `replay_boosting` takes it, shape (n_train, n_outputs).
+        """
+        return _forward(replace(self, target=target, weight=weight), offset)
 
     def trees(self, r: int) -> slice:
         """The trees of round r."""
@@ -231,23 +248,27 @@ def replay_boosting(
     stored = _stored(ensemble, recipe)
     n_trees, n_leaves, n_values = stored.shape
     full = (n_values,) if recipe.full_hessian else ()
-
-    def replayed(keep_stored: bool) -> Replay:
-        begun = Replay(
-            ensemble, recipe, leaves, target, weight,
-            theta=np.zeros((n_trees, recipe.n_steps, n_leaves, n_values)),
-            inverse=np.zeros((n_trees, recipe.n_steps, n_leaves, n_values, *full)),
-            value=np.zeros_like(stored),
-            raw=recipe.start + offset,
-            error=LeafError(0.0, 0.0),
-        )  # fmt: skip
-        return _forward(begun, stored, keep_stored)
-
+    begun = Replay(
+        ensemble, recipe, leaves, target, weight,
+        theta=np.zeros((n_trees, recipe.n_steps, n_leaves, n_values)),
+        inverse=np.zeros((n_trees, recipe.n_steps, n_leaves, n_values, *full)),
+        value=np.zeros_like(stored),
+        beyond=np.zeros_like(stored),
+        raw=recipe.start + offset,
+        error=LeafError(0.0, 0.0),
+    )  # fmt: skip
+    rate = recipe.learning_rate[:, None, None]
     if not recipe.inexact_because:
-        own = replayed(keep_stored=False)
-        if own.error.largest <= EXACT:
-            return own
-    return replayed(keep_stored=True)
+        own = _forward(begun, offset)
+        error = _leaf_error(leaves, (own.value - stored) / rate, stored / rate)
+        if error.largest <= EXACT:
+            return replace(own, error=error)
+    kept = _forward(begun, offset, stored)
+    found = rate * kept.theta.sum(axis=1)
+    excess = (found - stored) / rate
+    kept.theta[:, -1] -= excess
+    error = _leaf_error(leaves, excess, stored / rate)
+    return replace(kept, beyond=stored - found, error=error)
 
 
 def spread(values: Floats, leaves: NDArray[np.integer]) -> Floats:
@@ -275,17 +296,23 @@ def _stored(ensemble: TreeEnsemble, recipe: LeafRecipe) -> Floats:
     return padded
 
 
-def _forward(done: Replay, stored: Floats, keep_stored: bool) -> Replay:
-    """Replays round after round, into the arrays of a replay that has not begun.
+def _forward(known: Replay, offset: Floats, stored: Floats | None = None) -> Replay:
+    """Replays round after round; leaves take the formula's value plus `known.beyond`.
 
     Args:
-        done: No steps yet, and the raw scores before the first round.
-        stored: As `_stored` gives them.
-        keep_stored: Leaves keep their stored values.
+        known: The trees, recipe and rows; its steps and scores are not read.
+        offset: As of `replay_boosting`.
+        stored: Values the leaves take instead, as `_stored` gives them.
     """
-    recipe, leaves, n_values = done.recipe, done.leaves, stored.shape[2]
+    recipe, leaves, n_values = known.recipe, known.leaves, known.value.shape[2]
+    done = replace(
+        known,
+        theta=np.zeros_like(known.theta),
+        inverse=np.zeros_like(known.inverse),
+        value=np.zeros_like(known.value),
+        raw=recipe.start + offset,
+    )
     rate = recipe.learning_rate[:, None, None]
-    error = np.zeros_like(stored)
     for r in range(done.ensemble.n_rounds):
         trees = done.trees(r)
         for s in range(recipe.n_steps):
@@ -298,49 +325,45 @@ def _forward(done: Replay, stored: Floats, keep_stored: bool) -> Replay:
                 outputs = slice(None) if n_values > 1 else slice(output, output + 1)
                 theta, inverse = _newton_step(done, t, outputs, at)
                 done.theta[t, s], done.inverse[t, s] = share * theta, share * inverse
-        found = rate[trees] * done.theta[trees].sum(axis=1)
-        error[trees] = np.divide(found - stored[trees], rate[trees])
-        if keep_stored:
-            done.theta[trees, -1] -= error[trees]
-        done.value[trees] = stored[trees] if keep_stored else found
+        if stored is None:
+            found = rate[trees] * done.theta[trees].sum(axis=1)
+            done.value[trees] = found + known.beyond[trees]
+        else:
+            done.value[trees] = stored[trees]
         if (r + 1) % done.ensemble.n_parallel == 0:
             np.add(done.raw, done.added(r, leaves), out=done.raw)
-    return replace(done, error=_leaf_error(done, error, stored / rate))
+    return done
 
 
 def _newton_step(done: Replay, t: int, outputs: slice, at: Derivatives) -> tuple[Floats, Floats]:
     """theta of each leaf of tree t, shape (n_leaves, n_values), and the inverse of H + l2."""
-    recipe, leaf, weight = done.recipe, done.leaves[t], done.weight
-    n_leaves = done.theta.shape[2]
+    recipe, (n_leaves, k) = done.recipe, done.value.shape[1:]
     first, last = done.ensemble.leaf_start[t : t + 2]
     # Leaves beyond the tree's own hold no rows: any l2 will do.
-    l2 = np.ones((n_leaves, done.theta.shape[3]))
+    l2 = np.ones((n_leaves, k))
     l2[: last - first] = recipe.l2[first:last].reshape(last - first, -1)
-
-    def total(rows: Floats) -> Floats:
-        sums = [np.bincount(leaf, weight * column, minlength=n_leaves) for column in rows.T]
-        return np.column_stack(sums).astype(np.float64)
-
-    gradient = total(at.gradient[:, outputs])
-    if not recipe.full_hessian:
-        denominator = total(at.hessian[:, outputs]) + l2
-        inverse = np.zeros_like(denominator)
-        np.divide(1.0, denominator, out=inverse, where=denominator > 0)
-        gradient -= np.clip(gradient, -recipe.l1, recipe.l1)
-        theta = -gradient * inverse
-        moves = (np.abs(theta) <= recipe.max_step) & ((recipe.l1 == 0) | (gradient != 0))
-        return theta.clip(-recipe.max_step, recipe.max_step), np.where(moves, inverse, 0.0)
-    p = _probabilities(at)
-    k = p.shape[1]
-    hessian = np.zeros((n_leaves, k, k))
-    for m in range(k):
-        centred = total(p[:, [m]] * ((np.arange(k) == m) - p))  # (n_leaves, k)
-        hessian[:, m] = centred
-    inverse = np.asarray(np.linalg.inv(hessian + l2[:, :, None] * np.eye(k)), dtype=np.float64)
-    return -np.einsum("lmo,lo->lm", inverse, gradient), inverse
+    rows = at.hessian[:, outputs]
+    if recipe.full_hessian:
+        p = _probabilities(at)
+        rows = (p[:, :, None] * (np.eye(k) - p[:, None, :])).reshape(-1, k * k)
+    gradient, hessian = np.zeros((n_leaves, k)), np.zeros((n_leaves, rows.shape[1]))
+    replay_kernels.add_leaf_sums(
+        done.leaves[t], done.weight, at.gradient[:, outputs], rows, gradient, hessian
+    )
+    if recipe.full_hessian:
+        whole = hessian.reshape(n_leaves, k, k) + l2[:, :, None] * np.eye(k)
+        inverse = np.asarray(np.linalg.inv(whole), dtype=np.float64)
+        return -np.einsum("lmo,lo->lm", inverse, gradient), inverse
+    denominator = hessian + l2
+    inverse = np.zeros_like(denominator)
+    np.divide(1.0, denominator, out=inverse, where=denominator > 0)
+    gradient -= np.clip(gradient, -recipe.l1, recipe.l1)
+    theta = -gradient * inverse
+    moves = (np.abs(theta) <= recipe.max_step) & ((recipe.l1 == 0) | (gradient != 0))
+    return theta.clip(-recipe.max_step, recipe.max_step), np.where(moves, inverse, 0.0)
 
 
-def _leaf_error(done: Replay, error: Floats, theta: Floats) -> LeafError:
+def _leaf_error(leaves: NDArray[np.integer], error: Floats, theta: Floats) -> LeafError:
     """Errors of the Newton values of all leaves of all trees, in leaf scales.
 
     Symmetric trees have leaves without rows, often most of them. They match at 0 whatever the
@@ -349,7 +372,7 @@ def _leaf_error(done: Replay, error: Floats, theta: Floats) -> LeafError:
     held = np.zeros(theta.shape[:2], dtype=bool)  # leaves that hold rows, (n_trees, n_leaves)
     spread_out = np.zeros_like(theta)
     for t in range(len(theta)):
-        rows = np.bincount(done.leaves[t], minlength=theta.shape[1])
+        rows = np.bincount(leaves[t], minlength=theta.shape[1])
         held[t] = rows > 0
         spread_out[t] = theta[t] - rows @ theta[t] / rows.sum()
     scale, whole = (np.sqrt(np.mean(values[held] ** 2)) for values in (spread_out, theta))

@@ -72,7 +72,10 @@ class Retrained:
             UnsupportedChangeError: A change of order.
             InputError: The change leaves fewer than two rows, or not all classes.
         """
-        multipliers, target = _changed(change, run)
+        multipliers, encoded = changed(change, run)
+        target: NDArray[np.generic] = encoded
+        if run.classes is not None and run.adapter.knows_labels:
+            target = run.classes[encoded.astype(np.int64)]
         kept = np.flatnonzero((multipliers > 0) & (run.weight > 0))
         if len(kept) < 2:
             raise InputError(
@@ -134,8 +137,12 @@ def retrainer_of(run: TreeRun, queries: TreeQueries) -> Retrainer:
     return replace(unchanged, base=unchanged.losses(Without([])))
 
 
-def _changed(change: Change, run: TreeRun) -> tuple[Floats, NDArray[np.generic]]:
-    """Weight multipliers and training target after the change, both of shape (n_train,)."""
+def changed(change: Change, run: TreeRun) -> tuple[Floats, Floats]:
+    """Multipliers of the row weights, shape (n_train,), and encoded target after a change.
+
+    Raises:
+        UnsupportedChangeError: A change of order.
+    """
     multipliers, target = np.ones(run.n_train), run.target
     if isinstance(change, Reordered):
         raise UnsupportedChangeError(
@@ -146,8 +153,6 @@ def _changed(change: Change, run: TreeRun) -> tuple[Floats, NDArray[np.generic]]
         target = encode_target(change.apply(run.y), run.classes, "changed", run.adapter.n_targets)
     else:
         multipliers = 1.0 - change.removed(run.n_train)
-    if run.classes is not None and run.adapter.knows_labels:
-        return multipliers, run.classes[target.astype(np.int64)]
     return multipliers, target
 
 

@@ -108,8 +108,11 @@ def spread(b, values, leaves_of_round):
     return out
 
 
-def refit(b, weight):
-    """Contribution of every leaf after a refit: (n_rounds, n_trees, n_leaves, n_values)."""
+def refit(b, weight, settle=lambda r, value: value):
+    """Contribution of every leaf after a refit: (n_rounds, n_trees, n_leaves, n_values).
+
+    `settle` turns what the formula gives the leaves of a round into what they contribute.
+    """
     score = np.tile(b.start, (b.leaves.shape[2], 1)).astype(float) + b.offset
     values = []
     for r in range(len(b.leaves)):
@@ -118,10 +121,21 @@ def refit(b, weight):
         for _ in range(b.n_steps):
             total = total + newton_step(b, r, score, weight, offset)
             offset = spread(b, total, b.leaves[r])
-        value = b.rate[r][:, None, None] * total
-        values.append(value)
+        values.append(settle(r, b.rate[r][:, None, None] * total))
         score = advanced(b, score, values, b.leaves)
     return np.array(values)
+
+
+def refit_stored(b, weight, stored, changed, changed_weight):
+    """Stored contributions, moved by what the formula moves from b to `changed`."""
+    formula = []
+
+    def keep(r, value):
+        formula.append(value)
+        return stored[r]
+
+    refit(b, weight, keep)
+    return refit(changed, changed_weight, lambda r, value: stored[r] + value - formula[r])
 
 
 def advanced(b, score, values, leaves):
@@ -134,7 +148,11 @@ def advanced(b, score, values, leaves):
 
 def query_losses(b, weight, query_leaves, query_target):
     """Loss of each query after a refit, (n_queries,)."""
-    values = refit(b, weight)
+    return losses_at(b, refit(b, weight), query_leaves, query_target)
+
+
+def losses_at(b, values, query_leaves, query_target):
+    """Loss of each query where the leaves contribute `values`, (n_queries,)."""
     score = np.tile(b.start, (query_leaves.shape[2], 1)).astype(float)
     for r in range(len(values)):
         score = score + spread(b, values[r], query_leaves[r])

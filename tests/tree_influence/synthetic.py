@@ -159,6 +159,7 @@ class SyntheticAdapter:
     """As much of an adapter as a run that was never traced needs."""
 
     library = "synthetic 1.0"
+    n_targets = 1
 
     def __init__(self, ensemble):
         self.ensemble = ensemble

@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 
+from influence import Without
 from influence.errors import InfluenceError
 from tests.reference.fast_boosting import FixedTrees
 from tests.reference.loss_values import RowLoss
 from tests.zoo.case import LibraryRefuses, Model, Trained, Zoo
-from tree_influence import BoostIn, LeafInfluence, TreeSim, trace
+from tree_influence import BoostIn, LeafInfluence, LeafRefit, TreeSim, trace
 
 CLAIMED = 1e-4  # leaf error up to which a run claims its leaves are exact
 RECOMPUTED = 3e-4  # gap of the oracle's raw scores, over their spread, that goes with it
@@ -131,6 +132,24 @@ def _check_exact(model: Model, trained: Trained, run: Any, values: np.ndarray) -
     gap = np.abs(numeric - values[rows]).max()
     if not gap <= DERIVED * largest + 1e-5 * np.abs(values).max() + 1e-8:
         raise Mismatch(f"influence differs from central differences: {gap:.2g} of {largest:.2g}")
+    _check_refit(trained, run, oracle, query_start, rows)
+
+
+def _check_refit(
+    trained: Trained, run: Any, oracle: FixedTrees, query_start: np.ndarray, rows: np.ndarray
+) -> None:
+    """The effect of leaving rows out together is that of the oracle's refit without them."""
+    queries = _queries(trained, run)
+    ours = LeafRefit().fit(run)._effects(queries)(Without(rows))
+    left = run.weight.copy()
+    left[rows] = 0.0
+    after, before = (
+        np.real(oracle.loss.value(trained.target_test, oracle.raw(w, queries.leaves, query_start)))
+        for w in (left, run.weight)
+    )
+    gap, largest = np.abs(ours - (after - before)).max(), np.abs(after - before).max()
+    if not gap <= DERIVED * largest + 1e-6 * np.abs(before).max() + 1e-8:
+        raise Mismatch(f"the refit differs from the oracle's: {gap:.2g} of {largest:.2g}")
 
 
 def _queries(trained: Trained, run: Any) -> Any:
