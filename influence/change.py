@@ -164,7 +164,8 @@ def removed_weight(change: Change, n_train: int) -> NDArray[np.float64]:
         return change.removed(n_train)
     raise UnsupportedChangeError(
         f"Influence values answer changes of row weights (Without, Reweighted), got "
-        f"{type(change).__name__}. For other labels retrain with tree_influence.retrainer; "
+        f"{type(change).__name__}. For other labels ask an estimator that answers them (BoostIn, "
+        "LeafInfluence, AXIL: predict(Relabelled(rows, labels), ...)), or retrain; "
         "another order needs a recorded run of an optimizer."
     )
 

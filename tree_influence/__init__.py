@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from influence.lazy import exports
 
 __all__ = [
+    "AXIL",
     "BoostIn",
     "LeafInfluence",
     "LeafRefit",
@@ -22,6 +23,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from tree_influence.axil import AXIL
     from tree_influence.boostin import BoostIn
     from tree_influence.ensemble import TreeEnsemble
     from tree_influence.leaf_influence import LeafInfluence
@@ -33,6 +35,7 @@ else:
     __getattr__, __dir__ = exports(
         __name__,
         {
+            "tree_influence.axil": ["AXIL"],
             "tree_influence.boostin": ["BoostIn"],
             "tree_influence.ensemble": ["TreeEnsemble"],
             "tree_influence.leaf_influence": ["LeafInfluence"],

@@ -6,15 +6,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from influence.base import InnerProduct
+from influence.base import InnerProduct, Relabels
+from influence.change import Relabelled
 from tree_influence.factors import LeafFactor, QueryLeaves
+from tree_influence.labels import NewLabels, label_terms
 from tree_influence.replay import Replay, RowTerms
 from tree_influence.run import TreeQueries, TreeRun, trace
 
 Floats = NDArray[np.float64]
 
 
-class BoostIn(InnerProduct[TreeRun, TreeQueries]):
+class BoostIn(InnerProduct[TreeRun, TreeQueries], Relabels):
     """Influence through each round's leaf values, scores of other rows held fixed.
 
     values[j, q] = w_j sum_t 1[l(j) = l(q)] g_q(t) . eta (H + lambda)^-1 (g_j + theta h~_j)
@@ -24,7 +26,8 @@ class BoostIn(InnerProduct[TreeRun, TreeQueries]):
 
     Sign: positive = proponent. Unit: loss (first order).
     Cost: fit O(T n), and it holds 8 n_values + 2 bytes for each tree and row; explain adds once
-    for every row of every leaf a query falls in; self_influence O(T n).
+    for every row of every leaf a query falls in; self_influence O(T n); a Relabelled
+    O(T) a changed row and O(T) a query.
     Wrong in that it ignores how a row moves other rows' gradients in later rounds
     (`LeafInfluence` does not), and that splits would change (so does `LeafInfluence`).
     Refused where the leaves are not Newton values (`UnsupportedModelError`).
@@ -37,6 +40,7 @@ class BoostIn(InnerProduct[TreeRun, TreeQueries]):
     """
 
     factor_: LeafFactor
+    gain_: Floats
 
     def __init__(self, shrunken_leaves: bool = False) -> None:
         self.shrunken_leaves = shrunken_leaves
@@ -48,18 +52,29 @@ class BoostIn(InnerProduct[TreeRun, TreeQueries]):
     def _fit(self, run: TreeRun) -> None:
         replay = run.replay
         n_leaves, n_values = replay.value.shape[1:]
-        factor = LeafFactor.empty(run.leaves, n_leaves, n_values)
+        factor, gain = LeafFactor.empty(run.leaves, n_leaves, n_values), replay.inverse.copy()
         for terms in replay.backwards(shrunken=self.shrunken_leaves):
-            for place, r in enumerate(range(terms.rounds.start, terms.rounds.stop)):
-                trees = replay.trees(r)
-                for output, t in enumerate(range(trees.start, trees.stop)):
-                    outputs = slice(None) if n_values > 1 else slice(output, output + 1)
-                    values = np.zeros((run.n_train, n_values))
-                    for s, gain in enumerate(_gains(replay, terms, place, t)):
-                        direct = terms.direct[place, s][:, outputs]
-                        _add(gain, run.leaves[t], direct, values)
-                    factor.set_values(t, replay.weight[:, None] * values)
-        self.factor_ = factor
+            for place, t in _trees(replay, terms):
+                gain[t] = _gains(replay, terms, place, t)
+                factor.set_values(t, _row_values(replay, terms, place, t, gain[t]))
+        self.factor_, self.gain_ = factor, gain
+
+    def _relabelled(self, change: Relabelled, queries: TreeQueries) -> Floats:
+        new = NewLabels.of(change, self.run_)
+        effect = np.zeros(queries.n_queries)
+        if len(new.rows) == 0:
+            return effect
+        replay, new = new.among(self.run_.replay)
+        by_leaf = np.zeros_like(replay.value)  # (n_trees, n_leaves, n_values)
+        for terms in label_terms(replay, new, self.shrunken_leaves):
+            for place, t in _trees(replay, terms):
+                values = _row_values(replay, terms, place, t, self.gain_[t])
+                np.add.at(by_leaf[t], replay.leaves[t], values)
+        for block in self._tracked_blocks(queries.n_queries, progress=False):
+            ((_, asked),) = self._pairs(queries[block])
+            for t, leaf in enumerate(asked.leaf):
+                effect[block] += (by_leaf[t, leaf] * asked.coefficient[t]).sum(axis=1)
+        return effect
 
     def _pairs(self, queries: TreeQueries) -> Iterator[tuple[LeafFactor, QueryLeaves]]:
         replay = self.run_.replay
@@ -76,6 +91,32 @@ class BoostIn(InnerProduct[TreeRun, TreeQueries]):
 
     def _bytes_per_value(self) -> int:
         return 8
+
+
+def _trees(replay: Replay, terms: RowTerms) -> Iterator[tuple[int, int]]:
+    """The trees of a few rounds, each with the place of its round in their terms."""
+    for place, r in enumerate(range(terms.rounds.start, terms.rounds.stop)):
+        trees = replay.trees(r)
+        for t in range(trees.start, trees.stop):
+            yield place, t
+
+
+def _row_values(replay: Replay, terms: RowTerms, place: int, t: int, gain: Floats) -> Floats:
+    """Values of the replay's rows in tree t, shape (n_rows, n_values).
+
+    Args:
+        replay: The boosting.
+        terms: Terms of these rows.
+        place: The tree's round in them.
+        t: The tree.
+        gain: As `_gains` gives it.
+    """
+    n_values, output = replay.value.shape[2], t - replay.trees(terms.rounds.start + place).start
+    outputs = slice(None) if n_values > 1 else slice(output, output + 1)
+    values = np.zeros((len(replay.weight), n_values))
+    for step, direct in zip(gain, terms.direct[place], strict=True):
+        _add(step, replay.leaves[t], direct[:, outputs], values)
+    return replay.weight[:, None] * values
 
 
 def _gains(replay: Replay, terms: RowTerms, place: int, t: int) -> list[Floats]:

@@ -31,28 +31,13 @@ from influence.errors import NotYetSupportedError
 from tree_influence import replay_kernels
 from tree_influence.adapters.base import LeafRecipe
 from tree_influence.ensemble import TreeEnsemble
+from tree_influence.leaf_error import LeafError, leaf_error
 from tree_influence.losses import Derivatives
 
 Floats = NDArray[np.float64]
 
 EXACT = 1e-4  # largest leaf error, in leaf scales, up to which the leaves count as recomputed
 CHUNK_BYTES = 64 * 2**20  # memory of the row terms of one chunk of rounds
-
-
-@dataclass(frozen=True)
-class LeafError:
-    """Recomputed against stored leaf values, in units of the leaf scale.
-
-    The leaf scale is the root mean square of the stored Newton values of leaves with rows, around
-    the mean of their tree's rows: a shift that all rows share, as of targets far from the start,
-    is no scale.
-    """
-
-    largest: float
-    median: float
-
-    def __str__(self) -> str:
-        return f"largest {self.largest:.2g}, median {self.median:.2g} of the leaf scale"
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,22 +142,37 @@ class Replay:
             raw = reached
         return raw
 
-    def backwards(self, shrunken: bool = False) -> Iterator[RowTerms]:
+    def of_rows(self, rows: slice | NDArray[np.int64]) -> Self:
+        """The same trees, as some of the training rows went through them."""
+        leaves, raw = self.leaves[:, rows], self.raw[rows]
+        target, weight = self.target[rows], self.weight[rows]
+        return replace(self, leaves=leaves, target=target, weight=weight, raw=raw)
+
+    @property
+    def chunk(self) -> int:
+        """How many rounds of row terms fit into memory at a time."""
+        n_arrays = 3 if self._coupled else 2
+        return max(1, CHUNK_BYTES // (8 * n_arrays * self.recipe.n_steps * max(1, self.raw.size)))
+
+    @property
+    def _coupled(self) -> bool:
+        first = self.recipe.loss.derivatives(self.target[:1], self.raw[:1])
+        return first.coupling is not None
+
+    def backwards(self, shrunken: bool = False, chunk: int | None = None) -> Iterator[RowTerms]:
         """Row terms from the last round to the first, in chunks of bounded memory.
 
         Args:
             shrunken: Put learning_rate * theta in place of theta in `direct`.
+            chunk: Rounds at a time, if not the `chunk` of these rows.
         """
         n_train, n_outputs = self.raw.shape
-        first_row = self.recipe.loss.derivatives(self.target[:1], self.raw[:1])
-        coupled = first_row.coupling is not None
-        n_arrays = 3 if coupled else 2
-        parallel = self.ensemble.n_parallel
-        size = CHUNK_BYTES // (8 * n_arrays * self.recipe.n_steps * n_train * n_outputs)
+        coupled, parallel = self._coupled, self.ensemble.n_parallel
+        size = self.chunk if chunk is None else chunk
         raw = self.raw
         stop = self.ensemble.n_rounds
         while stop > 0:
-            start = max(0, stop - max(1, size))
+            start = max(0, stop - size)
             shape = (stop - start, self.recipe.n_steps, n_train, n_outputs)
             direct, slope = np.empty(shape), np.empty(shape)
             coupling = np.empty(shape if coupled else (0, *shape[1:]))
@@ -260,14 +260,14 @@ def replay_boosting(
     rate = recipe.learning_rate[:, None, None]
     if not recipe.inexact_because:
         own = _forward(begun, offset)
-        error = _leaf_error(leaves, (own.value - stored) / rate, stored / rate)
+        error = leaf_error(leaves, (own.value - stored) / rate, stored / rate)
         if error.largest <= EXACT:
             return replace(own, error=error)
     kept = _forward(begun, offset, stored)
     found = rate * kept.theta.sum(axis=1)
     excess = (found - stored) / rate
     kept.theta[:, -1] -= excess
-    error = _leaf_error(leaves, excess, stored / rate)
+    error = leaf_error(leaves, excess, stored / rate)
     return replace(kept, beyond=stored - found, error=error)
 
 
@@ -361,25 +361,6 @@ def _newton_step(done: Replay, t: int, outputs: slice, at: Derivatives) -> tuple
     theta = -gradient * inverse
     moves = (np.abs(theta) <= recipe.max_step) & ((recipe.l1 == 0) | (gradient != 0))
     return theta.clip(-recipe.max_step, recipe.max_step), np.where(moves, inverse, 0.0)
-
-
-def _leaf_error(leaves: NDArray[np.integer], error: Floats, theta: Floats) -> LeafError:
-    """Errors of the Newton values of all leaves of all trees, in leaf scales.
-
-    Symmetric trees have leaves without rows, often most of them. They match at 0 whatever the
-    rows, so scale and median are those of the others.
-    """
-    held = np.zeros(theta.shape[:2], dtype=bool)  # leaves that hold rows, (n_trees, n_leaves)
-    spread_out = np.zeros_like(theta)
-    for t in range(len(theta)):
-        rows = np.bincount(leaves[t], minlength=theta.shape[1])
-        held[t] = rows > 0
-        spread_out[t] = theta[t] - rows @ theta[t] / rows.sum()
-    scale, whole = (np.sqrt(np.mean(values[held] ** 2)) for values in (spread_out, theta))
-    if scale <= 1e-12 * whole:  # trees of one leaf only
-        scale = whole
-    relative = np.abs(error).max(axis=2) / max(scale, np.finfo(float).tiny)
-    return LeafError(float(relative.max(initial=0.0)), float(np.median(relative[held])))
 
 
 def _probabilities(at: Derivatives) -> Floats:

@@ -15,7 +15,6 @@ from tree_influence.adapters.columns import check_all_classes
 from tree_influence.reading import transformed
 from tree_influence.rows import plain, shape
 from tree_influence.run import TreeQueries, TreeRun, tie
-from tree_influence.target import encode_target
 
 Floats = NDArray[np.float64]
 
@@ -150,7 +149,7 @@ def changed(change: Change, run: TreeRun) -> tuple[Floats, Floats]:
             "Reweighted and Relabelled."
         )
     if isinstance(change, Relabelled):
-        target = encode_target(change.apply(run.y), run.classes, "changed", run.adapter.n_targets)
+        target = run.relabelled(change)
     else:
         multipliers = 1.0 - change.removed(run.n_train)
     return multipliers, target

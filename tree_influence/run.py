@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from influence.change import Relabelled
 from influence.errors import (
     InputError,
     TrainingDataError,
@@ -181,6 +182,14 @@ class TreeRun:
         leaves, offset = read_rows(self.adapter, self.prefix, rows.X, rows.offset, checked=False)
         target = encode_target(rows.y, self.classes, "query", self.adapter.n_targets)
         return TreeQueries(leaves, target, offset, index, rows)
+
+    def relabelled(self, change: Relabelled) -> Floats:
+        """Encoded target after a change of labels, of the shape of `target`.
+
+        Raises:
+            InputError: A label that is none of the model's classes, or of another shape.
+        """
+        return encode_target(change.apply(self.y), self.classes, "changed", self.adapter.n_targets)
 
     def train_queries(self) -> TreeQueries:
         """The training rows as queries."""

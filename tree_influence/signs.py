@@ -17,7 +17,7 @@ from tree_influence.run import TreeQueries, TreeRun
 Floats = NDArray[np.float64]
 
 
-def sides(run: TreeRun, queries: TreeQueries, rows: slice) -> Floats:
+def sides(run: TreeRun, queries: TreeQueries, rows: slice | NDArray[np.int64]) -> Floats:
     """+1 where a training row pulls the prediction of a query towards its truth, else -1.
 
     Classes: +1 where the labels are the same. Numbers, with f_q the model's prediction of the
@@ -31,7 +31,7 @@ def sides(run: TreeRun, queries: TreeQueries, rows: slice) -> Floats:
     Args:
         run: The traced model.
         queries: The queries.
-        rows: Training rows.
+        rows: Training rows, or their positions.
 
     Returns:
         Shape (n_rows, n_queries); each column is contiguous. Cost: O(n_rows n_queries n_targets).

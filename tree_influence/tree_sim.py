@@ -1,11 +1,15 @@
 """`TreeSim`: rows that fall where the query falls, for or against it by their labels."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from influence.base import Attributor
+from influence import engine
+from influence.base import Attributor, Relabels
+from influence.change import Relabelled
+from influence.run import blocks
 from tree_influence.run import TreeQueries, TreeRun, trace
 from tree_influence.signs import sides
 from tree_influence.similarity import Kernel, TreeKernel, check_kernel
@@ -13,7 +17,7 @@ from tree_influence.similarity import Kernel, TreeKernel, check_kernel
 Floats = NDArray[np.float64]
 
 
-class TreeSim(Attributor[TreeRun, TreeQueries]):
+class TreeSim(Attributor[TreeRun, TreeQueries], Relabels):
     """Similarity in the trees, signed by whether the labels agree.
 
     values[j, q] = w_j s_jq k(j, q), with k a kernel of `tree_influence.similarity`, for example
@@ -21,7 +25,8 @@ class TreeSim(Attributor[TreeRun, TreeQueries]):
         k(j, q) = sum_t 1[l(j) = l(q)] / n_{l(q)}^2                       ("weighted_leaf_path")
 
     and s_jq = 1 where row j is on the query's side, else -1: of the same class; in regression, a
-    target on the same side of the query's prediction as the query's own.
+    target on the same side of the query's prediction as the query's own. Other labels change s:
+    predict(Relabelled) is sum_j w_j (s_jq - s'_jq) k(j, q).
 
     Sign: positive = proponent. Unit: similarity, which ranks rows and predicts no loss.
     Cost: fit O(T n); explain T n additions a query; self_influence O(T n).
@@ -57,6 +62,18 @@ class TreeSim(Attributor[TreeRun, TreeQueries]):
 
     def _diagonal(self, train: TreeQueries, rows: slice) -> Floats:
         return self.run_.weight[rows] * self.kernel_.own(train.leaves)  # on their own side
+
+    def _relabelled(self, change: Relabelled, queries: TreeQueries) -> Floats:
+        run, rows = self.run_, change.rows
+        changed = replace(run, target=run.relabelled(change))
+        effect = np.empty(queries.n_queries)
+        size = engine.columns_per_block(run.n_train, self._bytes_per_value())
+        for block in blocks(queries.n_queries, size):
+            asked = queries[block]
+            moved = sides(run, asked, rows) - sides(changed, asked, rows)
+            columns = self.kernel_.columns(asked.leaves)[rows]
+            effect[block] = run.weight[rows] @ (moved * columns)
+        return effect
 
     def _bytes_per_value(self) -> int:
         return 8 * 3 + self.kernel_.bytes_per_value()

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from influence.errors import InputError, NotFittedError
-from influence.testing import LAWS, check_attributor
+from influence.testing import LAWS, additivity, check_attributor
 from tests.laws.linear import LinearProblem, Newton
 from tests.laws.trees import TreeProblem
 from tests.tree_influence.models import LIBRARIES, TASKS
-from tree_influence import BoostIn, LeafInfluence, TreeSim
+from tree_influence import BoostIn, LeafInfluence, LeafRefit, TreeSim
 
 PROBLEM: Any = LinearProblem()
 
@@ -31,6 +31,10 @@ TREE_ESTIMATORS = {
 }
 
 
+# Each change is an answer of its own, so effects of rows do not add up to that of a group.
+ONE_BY_ONE = {"LeafRefit": LeafRefit}
+
+
 @pytest.fixture(scope="module", params=LIBRARIES)
 def library(request):
     return request.param
@@ -45,6 +49,12 @@ def tree_problem(request, library):
 @pytest.mark.parametrize("estimator", TREE_ESTIMATORS)
 def test_laws_hold_for_trees(law, estimator, tree_problem):
     law(TREE_ESTIMATORS[estimator], tree_problem)
+
+
+@pytest.mark.parametrize("law", [law for law in LAWS if law is not additivity])
+@pytest.mark.parametrize("estimator", ONE_BY_ONE)
+def test_laws_hold_for_refits(law, estimator, tree_problem):
+    law(ONE_BY_ONE[estimator], tree_problem)
 
 
 def test_the_planted_query_is_mispredicted(tree_problem):

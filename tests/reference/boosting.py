@@ -4,14 +4,14 @@ A boosting is described by plain arrays: leaves (n_rounds, n_trees_per_round, n_
 rates, l2, the loss's name, and how leaves are solved. Everything is float64 and loops.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 
 @dataclass
 class Boosting:
-    loss: str  # "squared", "logistic", "one_vs_all", "softmax", "poisson"
+    loss: str  # "squared", "logistic", "one_vs_all", "softmax", "poisson", "gamma"
     n_outputs: int
     leaves: np.ndarray  # (n_rounds, n_trees, n_train); n_trees = n_outputs, or 1 if vector leaves
     n_leaves: int
@@ -42,6 +42,8 @@ def gradient_and_hessian(loss, y, score):
         return np.array([p - y]), np.array([[p * (1 - p)]])
     if loss == "poisson":
         return np.array([np.exp(score[0]) - y]), np.array([[np.exp(score[0])]])
+    if loss == "gamma":
+        return np.array([1 - y * np.exp(-score[0])]), np.array([[y * np.exp(-score[0])]])
     if loss == "one_vs_all":
         p = 1 / (1 + np.exp(-score))
         return p - np.eye(len(p))[int(y)], np.diag(p * (1 - p))
@@ -57,6 +59,8 @@ def loss_value(loss, y, score):
         return np.logaddexp(0, score[0]) - y * score[0]
     if loss == "poisson":
         return np.exp(score[0]) - y * score[0]
+    if loss == "gamma":
+        return score[0] + y * np.exp(-score[0])
     if loss == "one_vs_all":
         return np.logaddexp(0, score).sum() - score[int(y)]
     return np.log(np.exp(score - score.max()).sum()) + score.max() - score[int(y)]
@@ -153,10 +157,16 @@ def query_losses(b, weight, query_leaves, query_target):
 
 def losses_at(b, values, query_leaves, query_target):
     """Loss of each query where the leaves contribute `values`, (n_queries,)."""
+    score = query_scores(b, values, query_leaves)
+    return np.array([loss_value(b.loss, y, s) for y, s in zip(query_target, score, strict=True)])
+
+
+def query_scores(b, values, query_leaves):
+    """Raw score of each query, (n_queries, n_outputs), from the values of all leaves."""
     score = np.tile(b.start, (query_leaves.shape[2], 1)).astype(float)
     for r in range(len(values)):
         score = score + spread(b, values[r], query_leaves[r])
-    return np.array([loss_value(b.loss, y, s) for y, s in zip(query_target, score, strict=True)])
+    return score
 
 
 def finite_difference_influence(b, weight, query_leaves, query_target, step=1e-5):
@@ -173,8 +183,39 @@ def finite_difference_influence(b, weight, query_leaves, query_target, step=1e-5
     return out
 
 
-def boostin(b, weight, query_leaves, query_target, shrunken=False):
-    """The direct term by a triple loop over rounds, rows and queries; one Newton step a tree."""
+def with_a_copy(b, row, label):
+    """The same boosting with one more row at the end: a copy of a row, with another label."""
+
+    def longer(array, last):
+        return np.concatenate([array, [last]])
+
+    offset = np.broadcast_to(b.offset, (b.leaves.shape[2], b.n_outputs))
+    leaves = np.concatenate([b.leaves, b.leaves[:, :, row, None]], axis=2)
+    return replace(
+        b, leaves=leaves, target=longer(b.target, label), offset=longer(offset, offset[row])
+    )
+
+
+def finite_difference_relabelled(b, weight, row, label, queries, step=1e-5):
+    """d/de of the query losses at e = 0, (n_queries,), by central differences of the refit.
+
+    Row's weight w is split: (1 - e) w with its own label, e w with the other one.
+    """
+    split = with_a_copy(b, row, label)
+    losses = []
+    for e in (step, -step):
+        shared = np.append(weight, e * weight[row])
+        shared[row] *= 1 - e
+        losses.append(query_losses(split, shared, *queries))
+    return (losses[0] - losses[1]) / (2 * step)
+
+
+def boostin(b, weight, query_leaves, query_target, shrunken=False, labels=None):
+    """The direct term by a triple loop over rounds, rows and queries; one Newton step a tree.
+
+    With `labels` the rows' own term is at these labels, and all else as trained.
+    """
+    labels = b.target if labels is None else labels
     values = refit(b, weight)
     n_train, n_queries = b.leaves.shape[2], query_leaves.shape[2]
     score = np.tile(b.start, (n_train, 1)).astype(float) + b.offset
@@ -182,7 +223,7 @@ def boostin(b, weight, query_leaves, query_target, shrunken=False):
     out = np.zeros((n_train, n_queries))
     for r in range(len(values)):
         for j in range(n_train):
-            g, h = gradient_and_hessian(b.loss, b.target[j], score[j])
+            g, h = gradient_and_hessian(b.loss, labels[j], score[j])
             for q in range(n_queries):
                 pull, _ = gradient_and_hessian(b.loss, query_target[q], query_score[q])
                 for k in range(b.leaves.shape[1]):

@@ -10,7 +10,7 @@ from tests.reference import boosting
 from tree_influence.adapters.base import GivenRows, LeafRecipe
 from tree_influence.ensemble import Tree, stack
 from tree_influence.losses import Logistic, OneVsAll, Softmax, SquaredError
-from tree_influence.losses_positive import Poisson
+from tree_influence.losses_positive import Gamma, Poisson
 from tree_influence.replay import replay_boosting
 from tree_influence.run import TreeQueries, TreeRun
 
@@ -40,6 +40,7 @@ CASES = {
     "logistic, bounded steps": Case("logistic", max_step=0.3),
     "logistic, several steps": Case("logistic", n_steps=4),
     "poisson, inflated": Case("poisson", hessian_scale=np.exp(0.7)),
+    "gamma": Case("gamma"),
     "one-vs-all": Case("one_vs_all", 3),
     "one-vs-all, vector": Case("one_vs_all", 3, "vector"),
     "one-vs-all, vector, several steps": Case("one_vs_all", 3, "vector", n_steps=3),
@@ -135,7 +136,7 @@ def as_run(described, weight, query_leaves, query_target, stored=None):
     adapter: Any = SyntheticAdapter(ensemble)
     run = TreeRun(
         adapter=adapter, prefix=None, X=None, y=described.target,
-        sample_weight=None, classes=None, target=described.target, weight=weight, leaves=leaves,
+        sample_weight=weight, classes=None, target=described.target, weight=weight, leaves=leaves,
         offset=offset, given_offset=None, train_index=pd.RangeIndex(n_train), _replay=replay,
     )  # fmt: skip
     index = pd.RangeIndex(len(query_target))
@@ -150,9 +151,12 @@ def loss_of(described):
         return Softmax(hessian_scale=described.hessian_scale)
     if described.loss == "poisson":
         return Poisson(inflation=np.log(described.hessian_scale))
-    return {"squared": SquaredError(), "logistic": Logistic(), "one_vs_all": OneVsAll()}[
-        described.loss
-    ]
+    return {
+        "squared": SquaredError(),
+        "logistic": Logistic(),
+        "one_vs_all": OneVsAll(),
+        "gamma": Gamma(),
+    }[described.loss]
 
 
 class SyntheticAdapter:
@@ -160,6 +164,7 @@ class SyntheticAdapter:
 
     library = "synthetic 1.0"
     n_targets = 1
+    starts_at_average = False
 
     def __init__(self, ensemble):
         self.ensemble = ensemble

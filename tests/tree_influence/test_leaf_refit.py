@@ -9,8 +9,6 @@ import pytest
 
 from influence import Relabelled, Reordered, Reweighted, Without, leave_one_out
 from influence.errors import UnsupportedChangeError, UnsupportedModelError
-from influence.testing import LAWS, additivity
-from tests.laws.trees import TreeProblem
 from tests.reference import boosting
 from tests.reference.fast_boosting import FixedTrees
 from tests.reference.loss_values import RowLoss, logistic
@@ -238,12 +236,6 @@ def test_steps_that_catboost_refused_stay_refused():
         for weight in (np.ones(300), left)
     )
     close(LeafRefit().fit(run).predict(Without(range(9)), X, y), np.real(after - before), 1e-6)
-
-
-@pytest.mark.parametrize("law", [law for law in LAWS if law is not additivity])
-@pytest.mark.parametrize("task", models.TASKS)
-def test_laws_hold_but_for_additivity(law, task):
-    law(LeafRefit, TreeProblem("lightgbm", task))
 
 
 def test_threads_change_no_bit():

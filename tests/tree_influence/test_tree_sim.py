@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn import ensemble
 
+from influence import Relabelled
 from influence.errors import InputError, UnsupportedModelError
 from tests.tree_influence import models
 from tree_influence import LeafInfluence, TreeSim, trace
@@ -178,3 +179,17 @@ def test_paths_are_refused_where_only_leaves_are_known():
 def test_an_unknown_kernel():
     with pytest.raises(InputError, match="tree_output"):
         TreeSim("rbf")
+
+
+@pytest.mark.parametrize("name", ["forest", "extra trees"])
+def test_other_labels(name):
+    kind, y, y_test = FORESTS[name]
+    model = kind(n_estimators=3, max_depth=3, random_state=0).fit(X, y)
+    run = trace(model, X, y)
+    similarity, rows = TreeSim().fit(run), [2, 5, 30]
+    new = y.copy()
+    new[rows] = 1 - new[rows]
+    before = similarity.explain(X_TEST, y_test).values
+    after = TreeSim().fit(trace(model, X, new)).explain(X_TEST, y_test).values
+    found = similarity.predict(Relabelled(rows, new[rows]), X_TEST, y_test)
+    np.testing.assert_allclose(found, (before - after)[rows].sum(axis=0), atol=1e-12)

@@ -103,6 +103,8 @@ class Adapter(ABC):
         takes_shares: Such a library takes probabilities in place of the classes 0 and 1, too.
         offset_replaces_start: Starting scores that are given take the place of the model's start
             (XGBoost); otherwise they add to it.
+        starts_at_average: Training starts from the library's own average of the target, unless it
+            is given starting scores.
         border: Raw score above which the library's predict says the second of two classes.
         feature_names: Column names the model was trained with; None if it knows none.
     """
@@ -114,6 +116,7 @@ class Adapter(ABC):
     knows_labels: bool = True
     takes_shares: bool = False
     offset_replaces_start: bool = False
+    starts_at_average: bool = False
     border: float = 0.0
     feature_names: list[str] | None
 

@@ -104,6 +104,7 @@ class CatBoostAdapter(Adapter):
         self.n_targets = n_targets(parameters, self.ensemble.n_outputs)
         if self.classes is not None and self.ensemble.n_outputs == 1:
             self.border = float(logit(_probability_threshold(model)))
+        self.starts_at_average = bool(parameters.get("boost_from_average"))
         self._trained = Trained(
             parameters=parameters,
             ensemble=self.ensemble,

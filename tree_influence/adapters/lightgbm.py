@@ -114,6 +114,7 @@ class LightGBM(Adapter):
         self.feature_names = self._table.names
         self.classes = _classes(model, text)
         self.knows_labels = isinstance(model, lightgbm.LGBMClassifier)
+        self.starts_at_average = self._training.starts_at_average
 
     def features(self, X: Any) -> Floats:
         return self._table.matrix(X)

@@ -104,6 +104,11 @@ class Training:
         spelled, k = self.text.header.get("objective", ""), self.ensemble.n_outputs
         return Spelled(spelled, k, before_3=self.text.is_before_3)
 
+    @property
+    def starts_at_average(self) -> bool:
+        """Whether training starts from the average of the labels."""
+        return self._is("boost_from_average", "1")
+
     def loss(self) -> Loss:
         """The training loss, with LightGBM's leaf Hessian."""
         return self.objective.loss(self.number)
@@ -250,7 +255,7 @@ class Training:
         k = self.ensemble.n_outputs
         constant, told = self.ensemble.leaf_counts[:k] == 1, self.text.shrinkage[:k]
         at_zero = recipe
-        if constant.all() or not self._is("boost_from_average", "1"):
+        if constant.all() or not self.starts_at_average:
             return at_zero
         own = weight / self.label_weight(target)
         average = self.objective.average(target, own, self.number)

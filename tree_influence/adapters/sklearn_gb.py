@@ -62,6 +62,8 @@ class GradientBoosting(Adapter):
         names = getattr(model, "feature_names_in_", None)
         self.feature_names = None if names is None else list(names)
         self.ensemble = _ensemble(model)
+        start = model.init_
+        self.starts_at_average = isinstance(start, DummyRegressor) and start.strategy == "mean"
 
     def features(self, X: Any) -> NDArray[np.float32]:
         """A float32 matrix, shape (n_rows, n_features)."""

@@ -60,6 +60,7 @@ class HistGradientBoosting(Adapter):
                 f"{self.classes[0]!r} alone."
             )
         self.ensemble = _ensemble(model)
+        self.starts_at_average = True
 
     def features(self, X: Any) -> Floats:
         """The library's own matrix, categorical columns first, shape (n_rows, n_features)."""

@@ -116,6 +116,7 @@ class XGBoost(Adapter):
         self.feature_names = table.names
         self.n_targets = content.n_targets
         self.classes = _classes(model, content)
+        self.starts_at_average = self._training.estimates_start
         if content.objective == "binary:logitraw":
             self.border = 0.5  # XGBClassifier's predict cuts the margin itself
         self.takes_shares = isinstance(model, xgboost.Booster) and self.ensemble.n_outputs == 1

@@ -57,6 +57,11 @@ class Training:
         )
         return self.has_metrics or differs
 
+    @property
+    def estimates_start(self) -> bool:
+        """Whether training was not told where to start (base_score)."""
+        return self.content.learner["learner_model_param"].get("boost_from_average") == "1"
+
     def loss(self) -> Loss:
         """The loss the model was trained on."""
         return loss_of(self.content, self.custom_objective)
@@ -218,8 +223,8 @@ class Training:
         That is what it does if xgboost.train was given an objective: the Booster then tells the
         default one. Told none, it would have begun at the best constant.
         """
-        facts, base = self.content.learner["learner_model_param"], self.content.base_score
-        estimated = facts.get("boost_from_average") == "1" and self.content.ensemble.n_outputs == 1
+        base = self.content.base_score
+        estimated = self.estimates_start and self.content.ensemble.n_outputs == 1
         if not estimated or base[0] != 0.5:
             return
         if abs(np.average(rows.target, weights=rows.weight) - 0.5) > BALANCED:
