@@ -12,6 +12,7 @@ __version__ = "0.1.0.dev0"
 
 __all__ = [
     "Attributor",
+    "Campaign",
     "Estimator",
     "Influence",
     "InnerProduct",
@@ -22,11 +23,19 @@ __all__ = [
     "Without",
     "__version__",
     "agreement",
+    "counterfactual",
     "errors",
+    "far_end",
     "label_noise_curve",
     "leave_one_out",
+    "measured",
+    "next_class",
+    "noise_detection",
+    "noise_floor",
     "random_orders",
     "random_subsets",
+    "relabelling_curve",
+    "removal_curve",
     "remove_top",
     "retrain_all",
 ]
@@ -34,6 +43,7 @@ __all__ = [
 if TYPE_CHECKING:
     from influence import errors
     from influence.base import Attributor, Estimator, InnerProduct
+    from influence.campaign import Campaign, retrain_all
     from influence.change import (
         Relabelled,
         Reordered,
@@ -44,8 +54,11 @@ if TYPE_CHECKING:
         random_subsets,
         remove_top,
     )
-    from influence.detection import label_noise_curve
-    from influence.evaluate import agreement, retrain_all
+    from influence.counterfactual import counterfactual
+    from influence.detection import label_noise_curve, noise_detection
+    from influence.evaluate import agreement, noise_floor
+    from influence.measuring import measured
+    from influence.removal import far_end, next_class, relabelling_curve, removal_curve
     from influence.result import Influence
     from influence.top import TopInfluence
 else:
@@ -53,6 +66,7 @@ else:
         __name__,
         {
             "influence.base": ["Attributor", "Estimator", "InnerProduct"],
+            "influence.campaign": ["Campaign", "retrain_all"],
             "influence.change": [
                 "Relabelled",
                 "Reordered",
@@ -63,9 +77,12 @@ else:
                 "random_subsets",
                 "remove_top",
             ],
-            "influence.detection": ["label_noise_curve"],
+            "influence.counterfactual": ["counterfactual"],
+            "influence.detection": ["label_noise_curve", "noise_detection"],
             "influence.errors": [],
-            "influence.evaluate": ["agreement", "retrain_all"],
+            "influence.evaluate": ["agreement", "noise_floor"],
+            "influence.measuring": ["measured"],
+            "influence.removal": ["far_end", "next_class", "relabelling_curve", "removal_curve"],
             "influence.result": ["Influence"],
             "influence.top": ["TopInfluence"],
         },

@@ -284,7 +284,7 @@ class OneByOne(Estimator[RunT], Generic[RunT, QueriesT]):
     def _leave_one_out(
         self, queries: QueriesT, n_jobs: int | None, progress: bool
     ) -> NDArray[np.float64]:
-        from influence.evaluate import retrain_all
+        from influence.campaign import retrain_all
 
         changes = leave_one_out(self._fitted_run().n_train)
         return retrain_all(self._effects(queries), changes, n_jobs, progress)

@@ -43,3 +43,11 @@ class StorageError(InfluenceError, OSError):
 
 class UntrustedFileError(StorageError):
     """A saved model holds types that are not known to be safe to load."""
+
+
+class RetrainingError(InfluenceError, RuntimeError):
+    """Some retrainings of a campaign failed; the message names them, and the first cause."""
+
+
+class MissingPackageError(InfluenceError, ImportError):
+    """An optional package is not installed; the message names the extra that brings it."""

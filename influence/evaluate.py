@@ -4,21 +4,19 @@ Leave-one-out correlation, the linear datamodelling score (LDS) and order predic
 measure; they differ only in the list of changes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from influence.campaign import ChangeT, Effect, Floats, retrain_all
 from influence.errors import InputError
-from influence.progress import track
 
-Floats = NDArray[np.float64]
-ChangeT = TypeVar("ChangeT")
-Effect = Callable[[ChangeT], Floats]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 RESAMPLES = 500
 
@@ -28,7 +26,7 @@ class Agreement:
     """How well predicted effects agree with retrained ones, over a list of changes.
 
     Attributes:
-        predicted: Predicted effects, shape (n_changes, n_queries).
+        predicted: Predicted effects, shape (n_changes, n_queries), without failed changes.
         retrained: Effects after really retraining, same shape.
         spearman: Rank correlation over the changes, shape (n_queries,); NaN for a query whose
             loss no change moved.
@@ -37,8 +35,12 @@ class Agreement:
             scale, below 1 = effects are overstated. For predictions in units of loss.
         mae_over_sd: Mean absolute error over the standard deviation of the retrained effects,
             shape (n_queries,). For predictions in units of loss.
+        relative_error: Sum of the absolute errors over the sum of the absolute retrained effects,
+            shape (n_queries,): 0 = exact, 1 = no better than predicting no effect. For predictions
+            in units of loss.
         mean: Mean Spearman correlation over the queries.
         interval: 95 % bootstrap interval of `mean`, resampling changes and queries.
+        failed: Positions of the changes that could not be trained, and are left out.
     """
 
     predicted: Floats
@@ -47,21 +49,30 @@ class Agreement:
     pearson: Floats
     slope: Floats
     mae_over_sd: Floats
+    relative_error: Floats
     mean: float
     interval: tuple[float, float]
+    failed: tuple[int, ...] = ()
 
     def __repr__(self) -> str:
         low, high = self.interval
         n_changes, n_queries = self.predicted.shape
+        failed = f" ({len(self.failed)} more failed)" if self.failed else ""
         return (
-            f"<Agreement over {n_changes} changes and {n_queries} queries: mean Spearman "
-            f"{self.mean:.3f} [{low:.3f}, {high:.3f}], Pearson {np.nanmean(self.pearson):.3f}>"
+            f"<Agreement over {n_changes} changes{failed} and {n_queries} queries: mean Spearman "
+            f"{self.mean:.3f} [{low:.3f}, {high:.3f}], Pearson {_mean(self.pearson):.3f}>"
         )
 
     def to_frame(self) -> pd.DataFrame:
         """The measures, one row for each query."""
-        names = ("spearman", "pearson", "slope", "mae_over_sd")
+        names = ("spearman", "pearson", "slope", "mae_over_sd", "relative_error")
         return pd.DataFrame({name: getattr(self, name) for name in names})
+
+    def plot(self, ax: "Axes | None" = None) -> "Axes":
+        """Retrained against predicted effects, one point for each change and query."""
+        from influence.plotting import scatter
+
+        return scatter(self.predicted, self.retrained, ax)
 
 
 def agreement(
@@ -78,7 +89,9 @@ def agreement(
     Args:
         predict: From a change to predicted effects, shape (n_queries,), e.g.
             `explained.predict` of an `Influence`.
-        retrain: From a change to real effects, shape (n_queries,), e.g. a `retrainer`.
+        retrain: From a change to real effects, shape (n_queries,), e.g. a `retrainer`; or a
+            `Campaign` of it, which keeps what is trained and can go on where a change fails
+            (`on_error="nan"`: such changes are left out), and whose n_jobs and progress hold.
         changes: `leave_one_out(...)` for the LOO correlation, `random_subsets(...)` for the LDS.
         n_jobs: Retrainings at a time; None leaves it to `joblib.parallel_config`.
         seed: Seed of the bootstrap.
@@ -86,34 +99,76 @@ def agreement(
 
     Returns:
         Correlations per query over the changes, their mean and its bootstrap interval.
+
+    Raises:
+        InputError: Fewer than 3 changes, or effects of other numbers of queries on the two sides.
+        RetrainingError: A change could not be trained.
     """
-    if len(changes) < 3:
-        raise InputError(f"A correlation needs at least 3 changes, got {len(changes)}.")
+    _check_number(len(changes))
     predicted = np.stack([np.asarray(predict(change), dtype=np.float64) for change in changes])
-    return compare(predicted, retrain_all(retrain, changes, n_jobs, progress), seed)
+    if predicted.ndim != 2:
+        raise InputError(
+            "Expected predict to return one effect for each query, of shape (n_queries,), got "
+            f"shape {predicted.shape[1:]}."
+        )
+    retrained = retrain_all(retrain, changes, n_jobs, progress, n_queries=predicted.shape[1])
+    return compare(predicted, retrained, seed)
 
 
-def retrain_all(
-    retrain: Effect[ChangeT],
+def noise_floor(
+    first: Effect[ChangeT],
+    second: Effect[ChangeT],
     changes: Sequence[ChangeT],
+    *,
     n_jobs: int | None = None,
+    seed: int = 0,
     progress: bool = True,
-) -> Floats:
-    """Retrains for every change, through joblib; shape (n_changes, n_queries)."""
-    from joblib import Parallel, delayed
+) -> Agreement:
+    """Agreement of two retrainings that differ by their seeds alone: how far effects are noise.
 
-    jobs = (delayed(retrain)(change) for change in changes)
-    effects: Any = Parallel(n_jobs=n_jobs, return_as="generator")(jobs)
-    return np.stack(list(track(effects, "retraining", len(changes), progress)))
+    With r the Pearson correlation of the two, a prediction that knew the mean effect over seeds
+    exactly would correlate with one retraining at sqrt(r), the classical attenuation (Spearman
+    1904), and no prediction does better on average. Where r is near 0, effects of this size cannot
+    be judged: average each side over more seeds.
+
+    Args:
+        first: From a change to real effects, shape (n_queries,), or a `Campaign`.
+        second: The same with another seed.
+        changes: The changes.
+        n_jobs: Retrainings at a time; None leaves it to `joblib.parallel_config`.
+        seed: Seed of the bootstrap.
+        progress: Show a bar.
+
+    Raises:
+        InputError: Fewer than 3 changes, or effects of other numbers of queries on the two sides.
+        RetrainingError: A change could not be trained.
+    """
+    _check_number(len(changes))
+    one = retrain_all(first, changes, n_jobs, progress)
+    two = retrain_all(second, changes, n_jobs, progress, n_queries=one.shape[1])
+    return compare(one, two, seed)
 
 
 def compare(predicted: Floats, retrained: Floats, seed: int = 0) -> Agreement:
-    """`agreement` of effects already at hand, both of shape (n_changes, n_queries)."""
+    """`agreement` of effects already at hand, both of shape (n_changes, n_queries).
+
+    Changes whose effects are all NaN on one side are left out as failed.
+    """
     if predicted.shape != retrained.shape or predicted.ndim != 2:
         raise InputError(
             "Expected predicted and retrained effects of one shape (n_changes, n_queries), got "
             f"{predicted.shape} and {retrained.shape}."
         )
+    failed = np.isnan(predicted).all(axis=1) | np.isnan(retrained).all(axis=1)
+    predicted, retrained = predicted[~failed], retrained[~failed]
+    _check_number(len(predicted))
+    for name, effects in (("predicted", predicted), ("retrained", retrained)):
+        if not np.isfinite(effects).all():
+            change, query = np.argwhere(~np.isfinite(effects))[0]
+            raise InputError(
+                f"Expected finite {name} effects, got {effects[change, query]} for change "
+                f"{np.flatnonzero(~failed)[change]} and query {query}; leave that query out."
+            )
     spearman = _correlation(rankdata(predicted, axis=0), rankdata(retrained, axis=0))
     deviation, real = _centred(predicted), _centred(retrained)
     error = np.abs(predicted - retrained).mean(axis=0)
@@ -124,9 +179,16 @@ def compare(predicted: Floats, retrained: Floats, seed: int = 0) -> Agreement:
         _correlation(predicted, retrained),
         _divide((deviation * real).sum(axis=0), (deviation**2).sum(axis=0)),
         _divide(error, np.sqrt((real**2).mean(axis=0))),
+        _divide(error, np.abs(retrained).mean(axis=0)),
         _mean(spearman),
         _interval(predicted, retrained, seed),
+        tuple(np.flatnonzero(failed).tolist()),
     )
+
+
+def _check_number(n_changes: int) -> None:
+    if n_changes < 3:
+        raise InputError(f"A correlation needs at least 3 changes that train, got {n_changes}.")
 
 
 def _interval(predicted: Floats, retrained: Floats, seed: int) -> tuple[float, float]:

@@ -19,7 +19,7 @@ from influence.errors import StorageError
 
 FORMAT = 1
 
-_DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError)
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RuntimeError)
 
 
 def write(

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,8 +46,7 @@ class LeafRefit(OneByOne[TreeRun, TreeQueries]):
     Answers `Without` and `Reweighted` of any rows together, and `Relabelled`.
     Sign: positive = proponent. Unit: loss.
     Cost: fit and each change O(T n), one replay of the boosting; explain and self_influence
-    O(T n^2), n refits. Several run at a time with `n_jobs`, best as threads, which share the rows
-    (`joblib.parallel_config("threading")`).
+    O(T n^2), n refits; several run at a time with `n_jobs`, as threads that share the rows.
     Wrong in that splits would change, and the start.
     Refused where the leaves are not Newton values (`UnsupportedModelError`).
 
@@ -81,6 +80,7 @@ class _Refit:
     run: TreeRun
     queries: TreeQueries
     base: Floats
+    prefers: ClassVar[str] = "threads"  # the compiled sums let go of the interpreter
 
     def __call__(self, change: Change) -> Floats:
         """Effects, shape (n_queries,)."""

@@ -1,6 +1,7 @@
 """`retrainer`: the real effect of a Change, by training the same recipe again."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -9,7 +10,8 @@ from numpy.typing import NDArray
 
 from influence.change import Change, Relabelled, Reordered, Reweighted, Without
 from influence.errors import InputError, UnsupportedChangeError
-from tree_influence import adapters
+from influence.run import fingerprint
+from tree_influence import adapters, identity
 from tree_influence.adapters.base import Adapter, GivenRows
 from tree_influence.adapters.columns import check_all_classes
 from tree_influence.reading import transformed
@@ -43,6 +45,54 @@ class Retrainer:
     def losses(self, change: Change) -> Floats:
         """Losses after retraining, shape (n_queries,)."""
         return Retrained.after(change, self.run).losses(self.queries)
+
+    def flips(self, change: Change) -> NDArray[np.bool_]:
+        """Whether retraining changes what the model says of each query, shape (n_queries,).
+
+        For classifiers: whether the predicted class is another than after retraining on all rows,
+        whatever the truth of the query. This is what `counterfactual` asks.
+
+        Raises:
+            InputError: A regression, which says no classes; compare its predictions yourself.
+        """
+        if self.run.classes is None:
+            raise InputError(
+                "Expected a classifier, whose predicted classes can flip, got a regression: give "
+                "a function of your own, e.g. whether the loss rises above a bound."
+            )
+        return np.asarray(self._labels(change) != self._base_labels)
+
+    @cached_property
+    def _base_labels(self) -> NDArray[np.generic]:
+        return self._labels(Without([]))
+
+    def _labels(self, change: Change) -> NDArray[np.generic]:
+        return Retrained.after(change, self.run).labels(self.queries)
+
+    @property
+    def n_train(self) -> int:
+        """Number of training rows: changes can be checked before anything is trained."""
+        return self.run.n_train
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of all that decides the effects besides the change: keys a cache of retrainings.
+
+        The model, its library's version and every parameter, the earlier steps of a Pipeline, the
+        training rows and queries as given, and the losses after retraining on all rows: a recipe
+        that gives another model each time has another fingerprint each time, so that effects
+        against different bases never meet in one cache.
+
+        Raises:
+            InputError: A setting or a column that cannot be told apart by a hash.
+        """
+        run = self.run
+        prefix = "none" if run.prefix is None else identity.of_settings({"prefix": run.prefix})
+        return fingerprint(
+            "retrainer", run.fingerprint, run.adapter.library,
+            identity.of_settings(run.adapter.refit_settings()), prefix,
+            identity.of_rows(run.given), identity.of_rows(self.queries.given), self.base,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,8 +149,18 @@ class Retrained:
 
     def losses(self, queries: TreeQueries) -> Floats:
         """Loss of each query of the original run, shape (n_queries,)."""
+        retrained, asked = self._asked(queries)
+        return retrained.losses(asked)
+
+    def labels(self, queries: TreeQueries) -> NDArray[np.generic]:
+        """Predicted class of each query of the original run, shape (n_queries,)."""
+        retrained, asked = self._asked(queries)
+        return retrained.labels(asked)
+
+    def _asked(self, queries: TreeQueries) -> tuple[TreeRun, TreeQueries]:
+        """The new model in place of the run's, and the queries as read by it."""
         retrained = replace(self.run, adapter=self.adapter, prefix=self.prefix)
-        return retrained.losses(retrained.read(self.as_given(queries.given), queries.index))
+        return retrained, retrained.read(self.as_given(queries.given), queries.index)
 
     def traced(self) -> TreeRun:
         """A run of the new model on the rows it was trained on; its leaf error is stated."""

@@ -211,6 +211,15 @@ class TreeRun:
         if self.classes is None:
             said = self.adapter.response(raw)
             return said if said.shape[1] > 1 else said[:, 0]
+        return self._classes_of(raw)
+
+    def labels(self, queries: TreeQueries) -> NDArray[np.generic]:
+        """Predicted class of each query, shape (n_queries,); for classifiers."""
+        return self._classes_of(self.adapter.ensemble.raw(queries.leaves) + queries.offset)
+
+    def _classes_of(self, raw: Floats) -> NDArray[np.generic]:
+        if self.classes is None:
+            raise InputError("Expected a classifier, got a regression, which predicts no classes.")
         if raw.shape[1] > 1:
             return self.classes[raw.argmax(axis=1)]
         return self.classes[(raw[:, 0] > self.adapter.border).astype(int)]

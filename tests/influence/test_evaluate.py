@@ -6,7 +6,7 @@ from scipy import stats
 
 from influence import agreement, label_noise_curve, leave_one_out, retrain_all
 from influence.errors import InputError
-from influence.evaluate import compare
+from influence.evaluate import compare, noise_floor
 
 
 def effects(seed, n_changes=30, n_queries=4):
@@ -56,6 +56,54 @@ def test_agreement_calls_both_sides_with_the_changes():
     np.testing.assert_array_equal(retrain_all(effect, changes, progress=False), weights)
     with pytest.raises(InputError, match="at least 3"):
         agreement(effect, effect, changes[:2])
+
+
+def test_errors_of_scale():
+    truth = effects(0)
+    found = compare(0.75 * truth, truth)
+    np.testing.assert_allclose(found.relative_error, 0.25)
+    np.testing.assert_allclose(compare(0 * truth, truth).relative_error, 1.0)
+    expected = np.abs(0.25 * truth).mean(axis=0) / truth.std(axis=0)
+    np.testing.assert_allclose(found.mae_over_sd, expected)
+
+
+def test_the_noise_floor_bounds_what_can_be_reached():
+    """Truth plus noise of equal size: two retrainings correlate at 1/2, the truth at sqrt(1/2)."""
+    n = 300
+    truth = effects(5, n)
+    changes = leave_one_out(n)
+
+    def retraining(seed):
+        noise = effects(seed, n)
+        return lambda change: (truth + noise)[change.rows[0]]
+
+    first, second = retraining(6), retraining(7)
+    floor = noise_floor(first, second, changes, progress=False)
+    best = agreement(lambda change: truth[change.rows[0]], first, changes, progress=False)
+    np.testing.assert_allclose(floor.pearson, 0.5, atol=0.12)
+    np.testing.assert_allclose(best.pearson, np.sqrt(0.5), atol=0.12)
+    np.testing.assert_allclose(best.pearson.mean(), np.sqrt(floor.pearson.mean()), atol=0.04)
+
+
+def test_effects_that_do_not_fit_are_refused():
+    changes, other = leave_one_out(4), np.ones((4, 3))
+    for predict, says in (
+        (lambda change: other[0, :2], "return 2 effects"),
+        (lambda change: 1.0, "one effect for each query"),
+    ):
+        with pytest.raises(InputError, match=says):
+            agreement(predict, lambda change: other[0], changes, progress=False)
+    gap = effects(0)
+    gap[3, 1] = np.nan
+    with pytest.raises(InputError, match="nan for change 3 and query 1"):
+        compare(effects(1), gap)
+    gap[4:] = np.nan
+    gap[3] = np.nan
+    with pytest.raises(InputError, match="inf for change 0 and query 0"):
+        compare(np.full((30, 4), np.inf), gap)
+    gap[2] = np.nan
+    with pytest.raises(InputError, match="at least 3"):
+        compare(effects(1), gap)
 
 
 def test_label_noise_curve_counts():

@@ -9,6 +9,7 @@ Rows reach an adapter in blocks, so that no copy of the whole table is made.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -238,4 +239,12 @@ class Adapter(ABC):
 
         Raises:
             NotYetSupportedError: The model is no estimator, so it is no step of a Pipeline.
+        """
+
+    @abstractmethod
+    def refit_settings(self) -> Mapping[str, Any]:
+        """The parameters `refit` trains with, by name: what tells one recipe from another.
+
+        Raises:
+            NotYetSupportedError: This model cannot be trained again here; says why.
         """

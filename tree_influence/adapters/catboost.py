@@ -7,6 +7,7 @@ grown depthwise or lossguide, are known by their leaves only: the library finds 
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self, final
 
@@ -204,6 +205,9 @@ class CatBoostAdapter(Adapter):
         parameters = refit_parameters(self._parameters, self.ensemble.n_trees, self.classes)
         parameters["thread_count"] = self._model.get_params().get("thread_count", -1)
         return catboost.CatBoost(parameters)
+
+    def refit_settings(self) -> Mapping[str, Any]:
+        return self.unfitted().get_params()
 
     def _trained_on(self, target: Floats) -> NDArray[np.bool_]:
         """Which rows were not held out by eval_fraction, shape (n_rows,)."""

@@ -238,11 +238,6 @@ class LightGBM(Adapter):
                 "The model was trained with an objective of your own, which a Booster does not "
                 "hold. Use an estimator: LGBMRegressor(objective=...)."
             )
-        params = {
-            name: float(self._training.parameters[name]) if isinstance(value, float) else value
-            for name, value in _typed_parameters(self._booster).items()
-            if name not in _NOT_FOR_REFIT and value not in ("", [])
-        }
         rows = lightgbm.Dataset(
             features,
             label=encode_target(y, self.classes, "training"),
@@ -250,7 +245,17 @@ class LightGBM(Adapter):
             init_score=scores,
             categorical_feature=self._table.categorical,
         )
-        return lightgbm.train({**params, "metric": "None"}, rows, self.ensemble.n_rounds)
+        params = {**self.refit_settings(), "metric": "None"}
+        return lightgbm.train(params, rows, self.ensemble.n_rounds)
+
+    def refit_settings(self) -> Mapping[str, Any]:
+        if _is_estimator(self._model):
+            return self.unfitted().get_params()
+        return {
+            name: float(self._training.parameters[name]) if isinstance(value, float) else value
+            for name, value in _typed_parameters(self._booster).items()
+            if name not in _NOT_FOR_REFIT and value not in ("", [])
+        }
 
     def _check_rate(self) -> None:
         if self._training.rate_changes():

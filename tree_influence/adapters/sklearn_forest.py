@@ -1,5 +1,6 @@
 """RandomForest* and ExtraTrees*, classifiers and regressors."""
 
+from collections.abc import Mapping
 from typing import Any, Never, Self, final
 
 import numpy as np
@@ -116,6 +117,9 @@ class Forest(Adapter):
 
     def unfitted(self) -> Any:
         return fresh(self._model, {"n_estimators": self.ensemble.n_trees, "oob_score": False})
+
+    def refit_settings(self) -> Mapping[str, Any]:
+        return self.unfitted().get_params()
 
 
 def _classes(model: Any) -> NDArray[np.generic] | None:

@@ -1,5 +1,6 @@
 """GradientBoostingClassifier and GradientBoostingRegressor."""
 
+from collections.abc import Mapping
 from typing import Any, Self, final
 
 import numpy as np
@@ -148,6 +149,9 @@ class GradientBoosting(Adapter):
     def unfitted(self) -> Any:
         rounds = {"n_estimators": self.ensemble.n_rounds, "n_iter_no_change": None}
         return fresh(self._model, rounds)
+
+    def refit_settings(self) -> Mapping[str, Any]:
+        return self.unfitted().get_params()
 
 
 def _ensemble(model: Any) -> TreeEnsemble:

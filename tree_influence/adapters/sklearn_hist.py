@@ -1,6 +1,7 @@
 """HistGradientBoostingClassifier and HistGradientBoostingRegressor."""
 
 import copy
+from collections.abc import Mapping
 from typing import Any, Self, final
 
 import numpy as np
@@ -190,6 +191,9 @@ class HistGradientBoosting(Adapter):
 
     def unfitted(self) -> Any:
         return fresh(self._model, {"max_iter": self.ensemble.n_rounds, "early_stopping": False})
+
+    def refit_settings(self) -> Mapping[str, Any]:
+        return self.unfitted().get_params()
 
     def _table(self, X: Any) -> pd.DataFrame:
         """Columns of the names and dtypes of training; float64, or categories by value."""

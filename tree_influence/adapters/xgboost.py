@@ -190,7 +190,7 @@ class XGBoost(Adapter):
         if _is_estimator(self._model):
             fitted = self._refit_estimator(features, target, sample_weight, margin)
         else:
-            parameters = parameters_of(self._settings, self._content)
+            parameters = dict(self.refit_settings())
             rows = self._rows(features, target, sample_weight, margin)
             rounds = self._content.n_iterations
             fitted = xgboost.train(parameters, rows, rounds, verbose_eval=False)
@@ -232,6 +232,11 @@ class XGBoost(Adapter):
         if estimator.get_num_boosting_rounds() != rounds:
             estimator.set_params(n_estimators=rounds)
         return estimator.set_params(early_stopping_rounds=None, callbacks=kept or None)
+
+    def refit_settings(self) -> Mapping[str, Any]:
+        if _is_estimator(self._model):
+            return self.unfitted().get_params()
+        return parameters_of(self._settings, self._content)
 
     def _rows(
         self,

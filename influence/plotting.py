@@ -1,0 +1,88 @@
+"""Plots of results: arrays in, a matplotlib axes out. Needs the extra `report`."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from influence.errors import MissingPackageError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Floats = NDArray[np.float64]
+
+
+def axes_or_new(ax: "Axes | None") -> "Axes":
+    """The axes given, or those of a new figure.
+
+    Raises:
+        MissingPackageError: matplotlib is not installed.
+    """
+    if ax is not None:
+        return ax
+    try:
+        from matplotlib import pyplot
+    except ImportError as error:
+        raise MissingPackageError(
+            f"Plots need matplotlib, which cannot be imported ({error}); "
+            "pip install 'influence-toolkit[report]'."
+        ) from error
+    return pyplot.subplots()[1]
+
+
+def band(
+    x: Floats,
+    mean: Floats,
+    low: Floats,
+    high: Floats,
+    ax: "Axes | None" = None,
+    label: str | None = None,
+) -> "Axes":
+    """A line with its interval, all of shape (n_points,)."""
+    axes = axes_or_new(ax)
+    (line,) = axes.plot(x, mean, marker="o", label=label)
+    axes.fill_between(x, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+    if label is not None:
+        axes.legend()
+    return axes
+
+
+def scatter(predicted: Floats, retrained: Floats, ax: "Axes | None" = None) -> "Axes":
+    """Retrained against predicted effects, both of shape (n_changes, n_queries)."""
+    axes = axes_or_new(ax)
+    axes.plot(predicted, retrained, ".", alpha=0.5)
+    axes.axline((0, 0), slope=1, color="grey", linewidth=1)
+    axes.set_xlabel("predicted effect on the loss")
+    axes.set_ylabel("effect after retraining")
+    return axes
+
+
+def detection(
+    inspected: Floats, recall: Floats, ax: "Axes | None" = None, label: str | None = None
+) -> "Axes":
+    """Share of the wrong labels found against the share inspected, and chance."""
+    axes = axes_or_new(ax)
+    axes.plot(100 * inspected, 100 * recall, label=label)
+    axes.axline((0, 0), slope=1, color="grey", linewidth=1)
+    axes.set_xlabel("training rows inspected (%)")
+    axes.set_ylabel("wrong labels found (%)")
+    if label is not None:
+        axes.legend()
+    return axes
+
+
+def search(
+    sizes: NDArray[np.int64], flipped: NDArray[np.bool_], ax: "Axes | None" = None
+) -> "Axes":
+    """Sizes of the sets tried, in order, and which of them flipped the prediction."""
+    axes = axes_or_new(ax)
+    step = np.arange(1, len(sizes) + 1)
+    axes.plot(step, sizes, color="grey", linewidth=1)
+    for does, name in ((False, "does not flip"), (True, "flips")):
+        here = flipped == does
+        axes.plot(step[here], sizes[here], "o", label=name)
+    axes.set_xlabel("retraining")
+    axes.set_ylabel("rows removed")
+    axes.legend()
+    return axes
