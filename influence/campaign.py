@@ -98,6 +98,8 @@ class Campaign(Generic[ChangeT]):
             )
         object.__setattr__(self, "fingerprint", own)
         if self.cache is not None:
+            # Workers may have another working directory.
+            object.__setattr__(self, "cache", Path(self.cache).absolute())
             try:
                 Path(self.cache).mkdir(parents=True, exist_ok=True)
             except OSError as error:

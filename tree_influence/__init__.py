@@ -12,9 +12,16 @@ from influence.lazy import exports
 
 __all__ = [
     "AXIL",
+    "LOO",
     "BoostIn",
+    "DataShapley",
+    "InputSimilarity",
     "LeafInfluence",
     "LeafRefit",
+    "Random",
+    "SameClass",
+    "SubSample",
+    "TrainingLoss",
     "TreeEnsemble",
     "TreeRun",
     "TreeSim",
@@ -24,24 +31,32 @@ __all__ = [
 
 if TYPE_CHECKING:
     from tree_influence.axil import AXIL
+    from tree_influence.baselines import InputSimilarity, Random, SameClass, TrainingLoss
     from tree_influence.boostin import BoostIn
+    from tree_influence.data_shapley import DataShapley
     from tree_influence.ensemble import TreeEnsemble
     from tree_influence.leaf_influence import LeafInfluence
     from tree_influence.leaf_refit import LeafRefit
+    from tree_influence.loo import LOO
     from tree_influence.retrain import retrainer
     from tree_influence.run import TreeRun, trace
+    from tree_influence.subsample import SubSample
     from tree_influence.tree_sim import TreeSim
 else:
     __getattr__, __dir__ = exports(
         __name__,
         {
             "tree_influence.axil": ["AXIL"],
+            "tree_influence.baselines": ["InputSimilarity", "Random", "SameClass", "TrainingLoss"],
             "tree_influence.boostin": ["BoostIn"],
+            "tree_influence.data_shapley": ["DataShapley"],
             "tree_influence.ensemble": ["TreeEnsemble"],
             "tree_influence.leaf_influence": ["LeafInfluence"],
             "tree_influence.leaf_refit": ["LeafRefit"],
+            "tree_influence.loo": ["LOO"],
             "tree_influence.retrain": ["retrainer"],
             "tree_influence.run": ["TreeRun", "trace"],
+            "tree_influence.subsample": ["SubSample"],
             "tree_influence.tree_sim": ["TreeSim"],
         },
     )

@@ -196,6 +196,25 @@ def retrainer_of(run: TreeRun, queries: TreeQueries) -> Retrainer:
     return replace(unchanged, base=unchanged.losses(Without([])))
 
 
+def check_spare_rows(run: TreeRun) -> None:
+    """Refuses a run of which some row cannot be left out, being the only one of its class.
+
+    Raises:
+        InputError: Names the class.
+    """
+    target = run.target[run.weight > 0]
+    if run.classes is None:
+        return
+    n_rows = np.bincount(target.astype(np.int64), minlength=len(run.classes))
+    if n_rows.min() < 2:
+        label, found = run.classes[n_rows.argmin()], int(n_rows.min())
+        raise InputError(
+            f"Expected two training rows or more of every class, so that any of them can be left "
+            f"out, but class {label!r} has {found}. Train without the class, or use a method that "
+            "trains nothing again, such as LeafInfluence."
+        )
+
+
 def changed(change: Change, run: TreeRun) -> tuple[Floats, Floats]:
     """Multipliers of the row weights, shape (n_train,), and encoded target after a change.
 

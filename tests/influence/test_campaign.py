@@ -188,6 +188,14 @@ def test_campaigns_at_the_same_time_share_a_folder(tmp_path):
     assert len(list(tmp_path.iterdir())) == 24, "a temporary file was left behind"
 
 
+def test_a_relative_folder_is_the_same_for_every_worker(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    campaign = Campaign(Ridge(), cache="here")
+    monkeypatch.chdir(tmp_path.parent)
+    campaign(Without([1]))
+    assert len(list((tmp_path / "here").glob("*.npz"))) == 1
+
+
 def test_dask_spreads_a_campaign(tmp_path):
     distributed = pytest.importorskip("dask.distributed")
     ridge, changes = Ridge(), leave_one_out(24)
