@@ -14,7 +14,7 @@ Classes are abstract or final: nothing implemented here is overridden.
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +34,7 @@ QueriesT = TypeVar("QueriesT", bound=Queries)
 class Estimator(ABC, Generic[RunT]):
     """Predicts the effect of a Change on the loss of queries."""
 
-    unit: ClassVar[str] = "loss"
+    unit: str = "loss"
     run_: RunT
 
     @staticmethod
@@ -93,8 +93,12 @@ class Estimator(ABC, Generic[RunT]):
 
     def _provenance(self) -> Provenance:
         run = self._fitted_run()
+        parameters = {
+            name: repr(value) if isinstance(value, Estimator) else value
+            for name, value in self.parameters.items()
+        }
         return Provenance(
-            type(self).__name__, self.parameters, self.unit, run.fingerprint, dict(run.provenance)
+            type(self).__name__, parameters, self.unit, run.fingerprint, dict(run.provenance)
         )
 
 

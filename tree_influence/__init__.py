@@ -13,6 +13,7 @@ from influence.lazy import exports
 __all__ = [
     "AXIL",
     "LOO",
+    "Averaged",
     "BoostIn",
     "DataShapley",
     "InputSimilarity",
@@ -20,6 +21,7 @@ __all__ = [
     "LeafRefit",
     "Random",
     "SameClass",
+    "SplitInfluence",
     "SubSample",
     "TrainingLoss",
     "TreeEnsemble",
@@ -30,6 +32,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from tree_influence.averaged import Averaged
     from tree_influence.axil import AXIL
     from tree_influence.baselines import InputSimilarity, Random, SameClass, TrainingLoss
     from tree_influence.boostin import BoostIn
@@ -40,12 +43,14 @@ if TYPE_CHECKING:
     from tree_influence.loo import LOO
     from tree_influence.retrain import retrainer
     from tree_influence.run import TreeRun, trace
+    from tree_influence.split_influence import SplitInfluence
     from tree_influence.subsample import SubSample
     from tree_influence.tree_sim import TreeSim
 else:
     __getattr__, __dir__ = exports(
         __name__,
         {
+            "tree_influence.averaged": ["Averaged"],
             "tree_influence.axil": ["AXIL"],
             "tree_influence.baselines": ["InputSimilarity", "Random", "SameClass", "TrainingLoss"],
             "tree_influence.boostin": ["BoostIn"],
@@ -56,6 +61,7 @@ else:
             "tree_influence.loo": ["LOO"],
             "tree_influence.retrain": ["retrainer"],
             "tree_influence.run": ["TreeRun", "trace"],
+            "tree_influence.split_influence": ["SplitInfluence"],
             "tree_influence.subsample": ["SubSample"],
             "tree_influence.tree_sim": ["TreeSim"],
         },

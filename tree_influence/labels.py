@@ -94,7 +94,7 @@ def _label_weight(run: TreeRun, target: Floats) -> Floats:
     """
     given = np.ones(run.n_train) if run.sample_weight is None else run.sample_weight
     seen = (run.weight > 0) & (given > 0)
-    factor = run.weight[seen] / given[seen]
+    factor = run.weight[seen] / (run.share * given[seen])
     if run.classes is not None:
         by_class = np.ones(len(run.classes))
         by_class[run.target[seen].astype(np.int64)] = factor

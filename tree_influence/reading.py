@@ -61,7 +61,7 @@ def read_rows(
     n_rows = shape(X)[0]
     leaves = np.empty((ensemble.n_trees, n_rows), dtype=ensemble.leaf_dtype)
     offset = np.zeros((n_rows, ensemble.n_outputs))
-    for block, features in _feature_blocks(adapter, prefix, X):
+    for block, features in feature_blocks(adapter, prefix, X):
         leaves[:, block] = adapter.leaves(features)
         offset[block] = adapter.offset(features)
         if checked:
@@ -72,7 +72,7 @@ def read_rows(
     return leaves, offset
 
 
-def _feature_blocks(adapter: Adapter, prefix: Any, X: Any) -> Iterator[tuple[slice, Any]]:
+def feature_blocks(adapter: Adapter, prefix: Any, X: Any) -> Iterator[tuple[slice, Any]]:
     """Checked features, block by block, after the earlier steps of a Pipeline.
 
     The steps see all rows at once, as in the Pipeline: they may depend on the whole table.

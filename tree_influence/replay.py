@@ -218,6 +218,8 @@ def replay_boosting(
     target: Floats,
     weight: Floats,
     offset: Floats,
+    *,
+    recompute: bool = False,
 ) -> Replay:
     """Replays the boosting, on its own leaf values if they are the stored ones, else on the stored.
 
@@ -234,6 +236,8 @@ def replay_boosting(
         weight: Row weights, shape (n_train,).
         offset: What each row's score starts from besides the common start, shape
             (n_train, n_outputs).
+        recompute: Take the formula's leaf values, however far from the stored ones: for rows or
+            weights that are not those of the training.
     """
     if recipe.full_hessian and (recipe.l2 <= 0).any():
         raise NotYetSupportedError(
@@ -258,10 +262,10 @@ def replay_boosting(
         error=LeafError(0.0, 0.0),
     )  # fmt: skip
     rate = recipe.learning_rate[:, None, None]
-    if not recipe.inexact_because:
+    if recompute or not recipe.inexact_because:
         own = _forward(begun, offset)
         error = leaf_error(leaves, (own.value - stored) / rate, stored / rate)
-        if error.largest <= EXACT:
+        if recompute or error.largest <= EXACT:
             return replace(own, error=error)
     kept = _forward(begun, offset, stored)
     found = rate * kept.theta.sum(axis=1)

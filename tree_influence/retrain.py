@@ -169,10 +169,14 @@ class Retrained:
 
     def as_given(self, rows: GivenRows) -> GivenRows:
         """Rows of the original run as they would be given to the new model."""
-        if rows.offset is None or not self.adapter.offset_replaces_start:
-            return rows
-        moved = self.run.adapter.ensemble.bias - self.adapter.ensemble.bias
-        return replace(rows, offset=rows.offset + moved)
+        return as_given(rows, self.run.adapter, self.adapter)
+
+
+def as_given(rows: GivenRows, old: Adapter, new: Adapter) -> GivenRows:
+    """Rows given to one model as they would be given to another of the same recipe."""
+    if rows.offset is None or not new.offset_replaces_start:
+        return rows
+    return replace(rows, offset=rows.offset + old.ensemble.bias - new.ensemble.bias)
 
 
 def retrainer(run: TreeRun, X_test: Any, y_test: Any = None) -> Retrainer:

@@ -87,6 +87,8 @@ class TreeRun:
         offset: Raw score besides bias and trees, shape (n_train, n_outputs).
         given_offset: The part of it that came in a container of the library, or None.
         train_index: The caller's labels of the training rows.
+        share: Share of the rows that the trees were grown on; below 1, all rows are held with as
+            much of their weight.
     """
 
     adapter: Adapter
@@ -102,6 +104,7 @@ class TreeRun:
     given_offset: Floats | None
     train_index: pd.Index
     _replay: Replay | UnsupportedModelError = field(repr=False)
+    share: float = 1.0
 
     def __repr__(self) -> str:
         ensemble = self.adapter.ensemble

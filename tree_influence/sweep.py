@@ -50,14 +50,12 @@ def sweep(
     """
     n_rows, n_outputs = replay.raw.shape
     n_queries = len(pull)
-    n_parts = max(-(-n_queries // VECTOR), min(n_threads(), n_queries))
-    lanes = -(-n_queries // n_parts)
-    parts = list(blocks(n_queries, -(-lanes // LANES) * LANES))
+    parts = parts_of(n_queries, VECTOR)
     out = [np.zeros((n_rows, part.stop - part.start)) for part in parts]
     adjoint = [np.zeros((n_rows, n_outputs, part.stop - part.start)) for part in parts]
     parallel = replay.ensemble.n_parallel > 1
     moved = [np.zeros_like(one) for one in adjoint] if parallel else adjoint
-    rounds = _Rounds(replay, through_self)
+    rounds = Rounds(replay, through_self)
     for some in terms:
 
         def work(i: int, some: RowTerms = some) -> None:
@@ -73,8 +71,20 @@ def sweep(
     return np.concatenate([one.sum(axis=0).T for one in adjoint])
 
 
+def parts_of(n_queries: int, most: int) -> list[slice]:
+    """Parts of the queries to sweep side by side, at least one for each thread.
+
+    Args:
+        n_queries: Number of queries.
+        most: Queries of one part, at most.
+    """
+    n_parts = max(-(-n_queries // most), min(n_threads(), n_queries))
+    lanes = -(-n_queries // n_parts)
+    return list(blocks(n_queries, -(-lanes // LANES) * LANES))
+
+
 @dataclass(frozen=True, eq=False)
-class _Rounds:
+class Rounds:
     """Steps back over a few rounds of a replay, for one part of the queries."""
 
     replay: Replay

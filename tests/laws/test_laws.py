@@ -11,12 +11,14 @@ from tests.laws.linear import LinearProblem, Newton
 from tests.laws.trees import TreeProblem
 from tests.tree_influence.models import LIBRARIES, TASKS
 from tree_influence import (
+    Averaged,
     BoostIn,
     InputSimilarity,
     LeafInfluence,
     LeafRefit,
     Random,
     SameClass,
+    SplitInfluence,
     SubSample,
     TrainingLoss,
     TreeSim,
@@ -38,6 +40,7 @@ TREE_ESTIMATORS: dict[str, tuple[Any, set[str]]] = {
     "LeafInfluence": (LeafInfluence, set()),
     "LeafInfluence self": (lambda: LeafInfluence(through="self"), set()),
     "LeafRefit": (LeafRefit, {"additivity"}),  # the effect of a group is that of the group
+    "SplitInfluence": (SplitInfluence, set()),
     "TreeSim": (TreeSim, set()),
     "TreeSim tree_output": (lambda: TreeSim("tree_output"), set()),
     "TreeSim weighted_feature_path": (lambda: TreeSim("weighted_feature_path"), set()),
@@ -47,8 +50,12 @@ TREE_ESTIMATORS: dict[str, tuple[Any, set[str]]] = {
     "SameClass": (SameClass, BY_POSITION),
     "TrainingLoss": (TrainingLoss, {"diagonal", "planted"}),  # another sign for itself, by intent
 }
-# Those that train: a problem each is enough.
-TRAINED = {"SubSample": (lambda: SubSample(n_models=10), BY_POSITION | {"planted"})}  # noise
+# Those that train: one problem is enough.
+TRAINED = {
+    "Averaged": (lambda: Averaged(LeafInfluence(), n_models=2), set()),
+    "Averaged SplitInfluence": (lambda: Averaged(SplitInfluence(), n_models=2), set()),
+    "SubSample": (lambda: SubSample(n_models=10), BY_POSITION | {"planted"}),  # noise
+}
 
 
 @pytest.fixture(scope="module", params=LIBRARIES)

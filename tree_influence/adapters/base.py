@@ -108,6 +108,10 @@ class Adapter(ABC):
             is given starting scores.
         border: Raw score above which the library's predict says the second of two classes.
         feature_names: Column names the model was trained with; None if it knows none.
+        symmetric: All nodes of a level share one split, and the outcome at the root is the highest
+            bit of a leaf's number.
+        categorical: Columns of categories; None where the nodes of the trees tell.
+        unordered: Columns that neither numbers nor categories fill (texts, embeddings).
     """
 
     library: str
@@ -120,6 +124,9 @@ class Adapter(ABC):
     starts_at_average: bool = False
     border: float = 0.0
     feature_names: list[str] | None
+    symmetric: bool = False
+    categorical: tuple[int, ...] | None = None
+    unordered: tuple[int, ...] = ()
 
     @abstractmethod
     def unpack(self, container: Any) -> GivenRows | None:

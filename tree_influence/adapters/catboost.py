@@ -96,6 +96,13 @@ class CatBoostAdapter(Adapter):
         }
         categorical, *estimated = self._columns.values()
         exported = {} if any(estimated) else exported_model(model)
+        self.symmetric = (
+            "oblivious_trees" in exported
+            if exported
+            else parameters.get("grow_policy", "SymmetricTree") == "SymmetricTree"
+        )
+        self.categorical = tuple(categorical)
+        self.unordered = tuple(column for columns in estimated for column in columns)
         self._has_splits = "oblivious_trees" in exported and not categorical
         names: list[str] = list(model.feature_names_ or ())
         self.library = f"catboost {catboost.__version__}"
