@@ -13,7 +13,8 @@ Classes are abstract or final: nothing implemented here is overridden.
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
@@ -35,6 +36,7 @@ class Estimator(ABC, Generic[RunT]):
     """Predicts the effect of a Change on the loss of queries."""
 
     unit: str = "loss"
+    findings_: Mapping[str, float] = MappingProxyType({})  # of fit: stated in every result
     run_: RunT
 
     @staticmethod
@@ -97,9 +99,8 @@ class Estimator(ABC, Generic[RunT]):
             name: repr(value) if isinstance(value, Estimator) else value
             for name, value in self.parameters.items()
         }
-        return Provenance(
-            type(self).__name__, parameters, self.unit, run.fingerprint, dict(run.provenance)
-        )
+        stated = {**run.provenance, **self.findings_}
+        return Provenance(type(self).__name__, parameters, self.unit, run.fingerprint, stated)
 
 
 class Attributor(Estimator[RunT], Generic[RunT, QueriesT]):

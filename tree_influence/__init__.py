@@ -13,6 +13,7 @@ from influence.lazy import exports
 __all__ = [
     "AXIL",
     "LOO",
+    "TREX",
     "Averaged",
     "BoostIn",
     "DataShapley",
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from tree_influence.split_influence import SplitInfluence
     from tree_influence.subsample import SubSample
     from tree_influence.tree_sim import TreeSim
+    from tree_influence.trex import TREX
 else:
     __getattr__, __dir__ = exports(
         __name__,
@@ -64,5 +66,6 @@ else:
             "tree_influence.split_influence": ["SplitInfluence"],
             "tree_influence.subsample": ["SubSample"],
             "tree_influence.tree_sim": ["TreeSim"],
+            "tree_influence.trex": ["TREX"],
         },
     )

@@ -1,13 +1,14 @@
 """`BoostIn`: TracIn for boosting, round by round, in the leaves a row and a query share."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from influence.base import InnerProduct, Relabels
 from influence.change import Relabelled
+from influence.errors import InputError
 from tree_influence.factors import LeafFactor, QueryLeaves
 from tree_influence.labels import NewLabels, label_terms
 from tree_influence.replay import Replay, RowTerms
@@ -24,7 +25,7 @@ class BoostIn(InnerProduct[TreeRun, TreeQueries], Relabels):
     with g_q(t) the gradient of the query's loss before round t. Where a tree takes several Newton
     steps (CatBoost), the derivative of the whole chain of steps stands in place of one.
 
-    Sign: positive = proponent. Unit: loss (first order).
+    Sign: positive = proponent. Unit: loss (first order); weighted variants up to scale.
     Cost: fit O(T n), and it holds 8 n_values + 2 bytes for each tree and row; explain adds once
     for every row of every leaf a query falls in; self_influence O(T n); a Relabelled
     O(T) a changed row and O(T) a query.
@@ -34,6 +35,8 @@ class BoostIn(InnerProduct[TreeRun, TreeQueries], Relabels):
 
     Args:
         shrunken_leaves: Put the shrunken leaf value in place of theta, as the published code does.
+        weighted: How often to divide the term of each leaf by n, the weight of the training rows in
+            it (their number where they weigh 1): 0, 1 or 2. Leaves of few rows then count more.
 
     Reference: Brophy, Hammoudeh, Lowd, "Adapting and Evaluating Influence-Estimation Methods for
     Gradient-Boosted Decision Trees", JMLR 2023.
@@ -41,9 +44,13 @@ class BoostIn(InnerProduct[TreeRun, TreeQueries], Relabels):
 
     factor_: LeafFactor
     gain_: Floats
+    scale_: Floats  # n^-weighted, (n_trees, n_leaves)
 
-    def __init__(self, shrunken_leaves: bool = False) -> None:
-        self.shrunken_leaves = shrunken_leaves
+    def __init__(self, shrunken_leaves: bool = False, weighted: Literal[0, 1, 2] = 0) -> None:
+        if weighted not in (0, 1, 2):
+            raise InputError(f"weighted must be 0, 1 or 2, got {weighted!r}.")
+        self.shrunken_leaves, self.weighted = shrunken_leaves, weighted
+        self.unit = "loss, up to scale" if weighted else "loss"
 
     @staticmethod
     def _trace(model: Any, *data: Any) -> TreeRun:
@@ -58,6 +65,8 @@ class BoostIn(InnerProduct[TreeRun, TreeQueries], Relabels):
                 gain[t] = _gains(replay, terms, place, t)
                 factor.set_values(t, _row_values(replay, terms, place, t, gain[t]))
         self.factor_, self.gain_ = factor, gain
+        rows = np.array([np.bincount(leaf, run.weight, n_leaves) for leaf in run.leaves])
+        self.scale_ = np.where(rows > 0, rows, 1.0) ** -self.weighted
 
     def _relabelled(self, change: Relabelled, queries: TreeQueries) -> Floats:
         new = NewLabels.of(change, self.run_)
@@ -87,7 +96,8 @@ class BoostIn(InnerProduct[TreeRun, TreeQueries], Relabels):
                 coefficient[r] = gradient
             else:
                 coefficient[replay.trees(r), :, 0] = gradient.T
-        yield self.factor_, QueryLeaves(queries.leaves, coefficient)
+        scale = np.take_along_axis(self.scale_, queries.leaves.astype(np.int64), axis=1)
+        yield self.factor_, QueryLeaves(queries.leaves, coefficient * scale[:, :, None])
 
     def _bytes_per_value(self) -> int:
         return 8

@@ -8,16 +8,18 @@ from influence.run import blocks
 from tree_influence.kernels import in_threads
 
 ROWS = 4096  # rows of one block: their scores stay in the cache while the trees pass
+TREES = 16  # trees of one block: enough to be worth handing to a thread
 
 Floats = NDArray[np.float64]
 
 
 @numba.njit(nogil=True, cache=True)
-def _sum_by_leaf(leaf, values, out):
-    for j in range(len(leaf)):
-        here = out[leaf[j]]
-        for v in range(values.shape[1]):
-            here[v] += values[j, v]
+def _sum_by_leaf(leaves, start, values, out):
+    for t in range(len(leaves)):
+        leaf, own = leaves[t], out[start[t] : start[t + 1]]
+        for j in range(len(leaf)):
+            for v in range(values.shape[1]):
+                own[leaf[j], v] += values[j, v]
 
 
 def sum_by_leaf(leaves: NDArray[np.integer], start: NDArray[np.int64], values: Floats) -> Floats:
@@ -31,10 +33,10 @@ def sum_by_leaf(leaves: NDArray[np.integer], start: NDArray[np.int64], values: F
     out = np.zeros((start[-1], values.shape[1]))
     values = np.ascontiguousarray(values)
 
-    def work(t: int) -> None:
-        _sum_by_leaf(leaves[t], values, out[start[t] : start[t + 1]])
+    def work(trees: slice) -> None:
+        _sum_by_leaf(leaves[trees], start[trees.start :], values, out)
 
-    in_threads(work, range(len(leaves)))
+    in_threads(work, blocks(len(leaves), TREES))
     return out
 
 

@@ -17,7 +17,7 @@ never made for all rows, and one-hot rows never at all.
 """
 
 from dataclasses import dataclass
-from typing import Literal, Self, get_args
+from typing import Literal, Self, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,13 +68,18 @@ class TreeKernel:
         counts = leaf_kernels.sum_by_leaf(run.leaves, ensemble.leaf_start, weight)[:, 0]
         return cls(run.leaves, ensemble.leaf_start, _features(ensemble, kernel, counts))
 
-    def scores(self, weights: Floats, leaves: NDArray[np.integer]) -> Floats:
+    @property
+    def n_features(self) -> int:
+        return cast("tuple[int, int]", self.features.shape)[1]
+
+    def scores(self, weights: Floats, leaves: NDArray[np.integer] | None = None) -> Floats:
         """Phi W of rows, shape (n_rows, n_outputs).
 
         Args:
             weights: W, shape (n_features, n_outputs).
-            leaves: Leaf of each row, shape (n_trees, n_rows).
+            leaves: Leaf of each row, shape (n_trees, n_rows); None for the training rows.
         """
+        leaves = self.leaves if leaves is None else leaves
         out = np.zeros((weights.shape[1], leaves.shape[1]))
         leaf_kernels.add_of_leaf(leaves, self.start, (self.features @ weights).T, out)
         return out.T
@@ -86,6 +91,11 @@ class TreeKernel:
             values: V, shape (n_train, n_values).
         """
         return self.features.T @ leaf_kernels.sum_by_leaf(self.leaves, self.start, values)
+
+    def squared_sums(self, values: Floats) -> Floats:
+        """The same with the squares of Phi's entries."""
+        squares = self.features.multiply(self.features)
+        return squares.T @ leaf_kernels.sum_by_leaf(self.leaves, self.start, values)
 
     def columns(self, leaves: NDArray[np.integer]) -> Floats:
         """k of every training row with these rows, shape (n_train, n_rows), columns contiguous.
@@ -99,8 +109,9 @@ class TreeKernel:
         leaf_kernels.add_of_leaf(self.leaves, self.start, table, out)
         return out.T
 
-    def own(self, leaves: NDArray[np.integer]) -> Floats:
-        """k of rows with themselves, shape (n_rows,)."""
+    def own(self, leaves: NDArray[np.integer] | None = None) -> Floats:
+        """k of rows with themselves, shape (n_rows,); `leaves` as of `scores`."""
+        leaves = self.leaves if leaves is None else leaves
         squares = self.features.multiply(self.features).sum(axis=1)
         out = np.zeros((1, leaves.shape[1]))
         leaf_kernels.add_of_leaf(leaves, self.start, np.reshape(squares, (1, -1)), out)

@@ -11,6 +11,7 @@ from tests.laws.linear import LinearProblem, Newton
 from tests.laws.trees import TreeProblem
 from tests.tree_influence.models import LIBRARIES, TASKS
 from tree_influence import (
+    TREX,
     Averaged,
     BoostIn,
     InputSimilarity,
@@ -37,10 +38,12 @@ BY_POSITION = {"permutation", "duplicates"}  # what is drawn for a row is tied t
 TREE_ESTIMATORS: dict[str, tuple[Any, set[str]]] = {
     "BoostIn": (BoostIn, set()),
     "BoostIn shrunken": (lambda: BoostIn(shrunken_leaves=True), set()),
+    "BoostIn weighted": (lambda: BoostIn(weighted=2), set()),
     "LeafInfluence": (LeafInfluence, set()),
     "LeafInfluence self": (lambda: LeafInfluence(through="self"), set()),
     "LeafRefit": (LeafRefit, {"additivity"}),  # the effect of a group is that of the group
     "SplitInfluence": (SplitInfluence, set()),
+    "TREX": (lambda: TREX(min_fidelity=-9), set()),
     "TreeSim": (TreeSim, set()),
     "TreeSim tree_output": (lambda: TreeSim("tree_output"), set()),
     "TreeSim weighted_feature_path": (lambda: TreeSim("weighted_feature_path"), set()),

@@ -210,10 +210,11 @@ def finite_difference_relabelled(b, weight, row, label, queries, step=1e-5):
     return (losses[0] - losses[1]) / (2 * step)
 
 
-def boostin(b, weight, query_leaves, query_target, shrunken=False, labels=None):
+def boostin(b, weight, query_leaves, query_target, shrunken=False, labels=None, weighted=0):
     """The direct term by a triple loop over rounds, rows and queries; one Newton step a tree.
 
-    With `labels` the rows' own term is at these labels, and all else as trained.
+    With `labels` the rows' own term is at these labels, and all else as trained. With `weighted`
+    a leaf's term is divided that often by the weight of its rows.
     """
     labels = b.target if labels is None else labels
     values = refit(b, weight)
@@ -230,8 +231,8 @@ def boostin(b, weight, query_leaves, query_target, shrunken=False, labels=None):
                     leaf = b.leaves[r, k, j]
                     if leaf != query_leaves[r, k, q]:
                         continue
-                    rate = b.rate[r, k]
-                    theta = values[r, k, leaf] / rate * (rate if shrunken else 1.0)
+                    rate = b.rate[r, k] / weight[b.leaves[r, k] == leaf].sum() ** weighted
+                    theta = values[r, k, leaf] / (1.0 if shrunken else b.rate[r, k])
                     total = leaf_hessian(b, r, k, leaf, score, weight)
                     if b.n_values > 1:
                         scaled = h if b.full else b.hessian_scale * np.diag(np.diag(h))

@@ -121,7 +121,7 @@ def test_provenance_names_the_estimator():
     run, fitted = traced()
     explained = Averaged(BoostIn(shrunken_leaves=True), 2).fit(run).explain(*queries_of(fitted))
     stated = explained.provenance.parameters
-    assert stated == {"estimator": "BoostIn(shrunken_leaves=True)", "n_models": 2, "seed": 0}
+    assert stated == {"estimator": repr(BoostIn(shrunken_leaves=True)), "n_models": 2, "seed": 0}
 
 
 def queries_of(fitted):

@@ -80,7 +80,7 @@ def test_explain_is_the_api(folder, tmp_path):
 
 def test_parquet_and_another_method(folder, capsys):
     assert explain(folder, "--method", "boostin", train="train.parquet") == 0
-    assert "BoostIn(shrunken_leaves=False)" in capsys.readouterr().out
+    assert "BoostIn(shrunken_leaves=False, weighted=0)" in capsys.readouterr().out
 
 
 def test_queries_without_truth_explain_the_prediction(folder, capsys):

@@ -55,6 +55,17 @@ def test_boostin_is_the_triple_loop(case, shrunken):
     close(ours, boosting.boostin(described, weight, query_leaves, query_target, shrunken), 1e-12)
 
 
+@pytest.mark.parametrize("weighted", [1, 2])
+@pytest.mark.parametrize("case", ONE_STEP)
+def test_weighted_boostin_is_the_triple_loop(case, weighted):
+    described, weight, query_leaves, query_target = random_boosting(case)
+    run, queries = as_run(described, weight, query_leaves, query_target)
+    estimator = BoostIn(weighted=weighted).fit(run)
+    oracle = boosting.boostin(described, weight, query_leaves, query_target, weighted=weighted)
+    close(columns(estimator, queries), oracle, 1e-12)
+    assert estimator.unit == "loss, up to scale"
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_with_one_round_boostin_is_the_derivative(case):
     """After the last round nothing is left to ignore, so BoostIn differs from the derivative only
