@@ -39,6 +39,10 @@ def cases(quick: bool) -> list[dict[str, Any]]:
             add("explain", "BoostIn", "lightgbm", n, q)
             add("explain", "LeafInfluence", "lightgbm", n, q)
             add("explain", "floor.scipy" if q == queries[0] else "floor", "lightgbm", n, q)
+    for name in ("BoostIn", "LeafInfluence", "SplitInfluence", "TREX", "TreeSim",
+                 "InputSimilarity"):  # fmt: skip
+        add("methods", name, "lightgbm", rows[0], queries[0], on=(1,))
+    add("methods", "LeafRefit", "lightgbm", rows[1], queries[0], on=(1,))
     for library in ("lightgbm", "xgboost", "catboost"):
         add("leaf_ids", "leaf_ids", library, rows[1], queries[0])
     for library in ("lightgbm", "xgboost"):
@@ -80,7 +84,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="tiny sizes, nothing written")
     parser.add_argument(
-        "--only", metavar="TABLE", help="explain, leaf_ids, memory, catboost or growth"
+        "--only", metavar="TABLE", help="explain, methods, leaf_ids, memory, catboost or growth"
     )
     args = parser.parse_args()
     machine = {

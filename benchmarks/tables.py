@@ -25,6 +25,7 @@ def render(results: list[dict[str, Any]]) -> str:
     parts = []
     for title, make in (
         ("Explaining: seconds", explain_table),
+        ("All methods on one thread: seconds", methods_table),
         ("Leaf ids: seconds", leaf_table),
         ("Tracing a float32 table", memory_table),
         ("Against CatBoost's own object importance: seconds", catboost_table),
@@ -59,6 +60,19 @@ def explain_table(results: list[dict[str, Any]]) -> pd.DataFrame:
             row["BoostIn / plain loop"] = row["BoostIn explain"] / row["plain loop"]
             row["LeafInfluence / BoostIn"] = row["LeafInfluence explain"] / row["BoostIn explain"]
     return pd.DataFrame(rows.values())
+
+
+def methods_table(results: list[dict[str, Any]]) -> pd.DataFrame:
+    """Fit and explain of every method; of LeafRefit one change, a group of 100 rows."""
+    rows = [
+        {"method": case["name"], "rows": case["n_train"], "trees": case["n_trees"],
+         "queries": case["n_queries"], "fit": case["result"]["fit"]["wall"],
+         "explain": case["result"]["explain"]["wall"],
+         "both, CPU": sum(case["result"][part]["cpu"] for part in ("fit", "explain")),
+         "MiB": case["result"]["memory"]["beyond_data_mib"]}
+        for case in results if case["table"] == "methods"
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
 
 
 def leaf_table(results: list[dict[str, Any]]) -> pd.DataFrame:

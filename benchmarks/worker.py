@@ -64,6 +64,24 @@ def estimator(name: str, path: str, data: dict[str, np.ndarray], threads: int) -
     }
 
 
+def group(name: str, path: str, data: dict[str, np.ndarray], threads: int) -> dict[str, Any]:
+    """LeafRefit without a group of 100 rows, and the library's training of the same model."""
+    from influence import Without
+    from tree_influence import LeafRefit, trace
+    from tree_influence.retrain import Retrained
+
+    run = trace(path, data["X"], data["y"])
+    asked = data["X_test"], data["y_test"]
+    rows = np.random.default_rng(0).permutation(run.n_train)[:100]
+    fitted = LeafRefit().fit(run)
+    fitted.predict(Without(rows), *asked)  # warms up the JIT
+    return {
+        "fit": timed(lambda: LeafRefit().fit(run), 1),
+        "explain": timed(lambda: fitted.predict(Without(rows), *asked)),
+        "training": timed(lambda: Retrained.after(Without(rows), run), 1),
+    }
+
+
 def floor(name: str, path: str, data: dict[str, np.ndarray], threads: int) -> dict[str, Any]:
     """BoostIn's sums by the plain loop and by scipy, with the factors already made."""
     from tree_influence import BoostIn, trace
@@ -155,6 +173,11 @@ JOBS = {
     "float32": float32,
     "BoostIn": estimator,
     "LeafInfluence": estimator,
+    "SplitInfluence": estimator,
+    "TREX": estimator,
+    "TreeSim": estimator,
+    "InputSimilarity": estimator,
+    "LeafRefit": group,
     "floor": floor,
     "leaf_ids": leaf_ids,
     "catboost": catboost,
