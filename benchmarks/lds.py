@@ -1,10 +1,11 @@
-"""The linear datamodelling score (LDS) of the estimators, on real tables and real retrainings.
+"""LDS and removal of the estimators, on real tables and real retrainings.
 
     INFLUENCE_DATA=/path/to/data python -m benchmarks.lds --data german_credit compas concrete
 
 Of every query, the Spearman correlation over random half subsets of the training rows between the
 predicted and the retrained change of its loss; the mean over queries, with a bootstrap interval
-over subsets and queries. The models are LightGBM's, with one-hot categories, at most 5,000 rows,
+over subsets and queries. Removal: the mean change of a query's loss after its own first 2 and 5 %
+of the rows are removed. The models are LightGBM's, with one-hot categories, at most 5,000 rows,
 80 % of them for training, learning rate .1, L2 1 and 5 rows a leaf. Costs are CPU times in units of
 one training. Writes results and the table of benchmarks/README.md.
 """
@@ -24,20 +25,25 @@ from numpy.typing import NDArray
 
 from benchmarks.tables import markdown, replace_part
 from influence.base import Attributor
-from influence.change import Without, random_subsets
-from influence.evaluate import compare, retrain_all
+from influence.campaign import Campaign
+from influence.change import random_subsets
+from influence.evaluate import compare
+from influence.removal import removal_curve
 from tree_influence.averaged import Averaged
 from tree_influence.boostin import BoostIn
 from tree_influence.leaf_influence import LeafInfluence
 from tree_influence.retrain import retrainer
 from tree_influence.run import TreeRun, trace
 from tree_influence.split_influence import SplitInfluence
+from tree_influence.tree_sim import TreeSim
+from tree_influence.trex import TREX
 
 HERE = Path(__file__).parent
 Floats = NDArray[np.float64]
 
 MOST_ROWS = 5_000
 SEED = 1  # of the half subsets
+REMOVED = (0.02, 0.05)
 # Data set: number of trees, leaves a tree, and whether the target is a number.
 SETTINGS = {
     "german_credit": (50, 15, False),
@@ -51,6 +57,8 @@ ESTIMATORS: dict[str, Callable[[int], Attributor[Any, Any]]] = {
     "BoostIn": lambda k: BoostIn(),
     "LeafInfluence": lambda k: LeafInfluence(),
     "SplitInfluence": lambda k: SplitInfluence(),
+    "TREX": lambda k: TREX(min_fidelity=-99),
+    "TreeSim": lambda k: TreeSim(),
     "Averaged BoostIn": lambda k: Averaged(BoostIn(), k),
     "Averaged LeafInfluence": lambda k: Averaged(LeafInfluence(), k),
     "Averaged SplitInfluence, 5 models": lambda k: Averaged(SplitInfluence(), min(k, 5)),
@@ -90,24 +98,12 @@ def load(name: str, n_queries: int) -> tuple[TreeRun, tuple[Floats, Floats], flo
     return run, (features[queries], target[queries]), min(seconds)
 
 
-def retrained(
-    name: str, run: TreeRun, queries: tuple[Floats, Floats], halves: list[Without], cache: Path
-) -> Floats:
-    """Changes of the queries' losses, (n_subsets, n_queries); kept in a file of the folder."""
-    path = cache / f"{name}-{run.fingerprint}-{len(halves)}-{len(queries[1])}.npy"
-    if path.exists():
-        return np.load(path, allow_pickle=False)
-    effects = retrain_all(retrainer(run, *queries), halves)
-    cache.mkdir(parents=True, exist_ok=True)
-    np.save(path, effects, allow_pickle=False)
-    return effects
-
-
 def measure(name: str, n_subsets: int, n_queries: int, n_models: int, cache: Path) -> list[Any]:
     """One result for each estimator."""
     run, queries, training = load(name, n_queries)
     halves = random_subsets(run.n_train, 0.5, n_subsets, seed=SEED)
-    effects = retrained(name, run, queries, halves, cache)
+    retrain = Campaign(retrainer(run, *queries), cache, progress=False)
+    effects = retrain.effects(halves)
     results = []
     for label, make in ESTIMATORS.items():
         make(2).fit(run).explain(*(part[:2] for part in queries))  # compiles
@@ -118,10 +114,11 @@ def measure(name: str, n_subsets: int, n_queries: int, n_models: int, cache: Pat
         ended = time.process_time()
         predicted = np.stack([values.predict(half) for half in halves])
         judged = compare(predicted, effects)
+        removal = removal_curve(values, retrain, REMOVED).mean.tolist()
         results.append(
             {
                 "data": name, "estimator": label, "lds": judged.mean, "interval": judged.interval,
-                "slope": float(np.nanmedian(judged.slope)),
+                "slope": float(np.nanmedian(judged.slope)), "removal": removal,
                 "fit": (fitted - begun) / training,
                 "query": (ended - fitted) / training / len(queries[1]),
             }
@@ -133,8 +130,7 @@ def measure(name: str, n_subsets: int, n_queries: int, n_models: int, cache: Pat
 def table(results: list[Any]) -> str:
     """LDS by data set, and mean costs."""
     rows = []
-    for label in ESTIMATORS:
-        own = [result for result in results if result["estimator"] == label]
+    for label, own in _by_estimator(results):
         row: dict[str, Any] = {"estimator": label}
         for result in own:
             low, high = result["interval"]
@@ -145,6 +141,30 @@ def table(results: list[Any]) -> str:
         row["a query, trainings"] = f"{np.mean([result['query'] for result in own]):.2g}"
         rows.append(row)
     return markdown(pd.DataFrame(rows))
+
+
+def removal_table(results: list[Any]) -> str:
+    """Mean change of loss by data set, and the mean rank among the estimators."""
+    ranks = pd.DataFrame(
+        {
+            label: [share for result in own for share in result["removal"]]
+            for label, own in _by_estimator(results)
+        }
+    ).rank(axis=1, ascending=False)
+    rows = []
+    for label, own in _by_estimator(results):
+        row: dict[str, Any] = {"estimator": label}
+        for result in own:
+            row[result["data"]] = " / ".join(f"{change:.3f}" for change in result["removal"])
+        rows.append(row | {"mean rank": f"{ranks[label].mean():.1f}"})
+    return markdown(pd.DataFrame(rows))
+
+
+def _by_estimator(results: list[Any]) -> list[tuple[str, list[Any]]]:
+    return [
+        (label, [result for result in results if result["estimator"] == label])
+        for label in ESTIMATORS
+    ]
 
 
 def main() -> None:
@@ -167,7 +187,11 @@ def main() -> None:
     stated = ", ".join(
         f"{name} {value}" for name, value in {"seed": SEED, **asked, **packages}.items()
     )
-    replace_part(HERE / "README.md", "lds", f"Measured with: {stated}.\n\n{table(results)}\n")
+    body = (
+        f"Measured with: {stated}.\n\n{table(results)}\n\n"
+        f"Removal of 2 and of 5 %: mean change of loss.\n\n{removal_table(results)}\n"
+    )
+    replace_part(HERE / "README.md", "lds", body)
 
 
 if __name__ == "__main__":

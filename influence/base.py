@@ -14,6 +14,7 @@ Classes are abstract or final: nothing implemented here is overridden.
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Generic, Self, TypeVar
 
@@ -21,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from influence import engine
-from influence.change import Change, Relabelled, leave_one_out, removed_weight
+from influence.change import Change, Relabelled, Without, leave_one_out, removed_weight
 from influence.errors import InputError, NotFittedError
 from influence.progress import track
 from influence.result import Influence, Provenance, check_k, strongest
@@ -262,7 +263,7 @@ class OneByOne(Estimator[RunT], Generic[RunT, QueriesT]):
             Dense values, shape (n_train, n_queries).
         """
         run, asked = self._ask(*queries)
-        values = self._leave_one_out(asked, n_jobs, progress)
+        values = self._leave_one_out(self._effects(asked), n_jobs, progress)
         return Influence(values, run.train_index, asked.index, self._provenance())
 
     def explain_top(
@@ -271,7 +272,7 @@ class OneByOne(Estimator[RunT], Generic[RunT, QueriesT]):
         """The k strongest proponents and opponents of every query; arguments as of `explain`."""
         check_k(k)
         run, asked = self._ask(*queries)
-        values = self._leave_one_out(asked, n_jobs, progress)
+        values = self._leave_one_out(self._effects(asked), n_jobs, progress)
         held = min(k, run.n_train)
         return TopInfluence(
             *strongest(values, held, 1.0), *strongest(values, held, -1.0),
@@ -284,12 +285,25 @@ class OneByOne(Estimator[RunT], Generic[RunT, QueriesT]):
         """Effect of leaving out each training row on its own loss, shape (n_train,)."""
         run = self._fitted_run()
         train: Any = run.train_queries()
-        return np.diagonal(self._leave_one_out(train, n_jobs, progress)).copy()
+        return self._leave_one_out(_OwnEffect(self._effects(train)), n_jobs, progress)[:, 0]
 
     def _leave_one_out(
-        self, queries: QueriesT, n_jobs: int | None, progress: bool
+        self, effects: Callable[[Any], NDArray[np.float64]], n_jobs: int | None, progress: bool
     ) -> NDArray[np.float64]:
         from influence.campaign import retrain_all
 
-        changes = leave_one_out(self._fitted_run().n_train)
-        return retrain_all(self._effects(queries), changes, n_jobs, progress)
+        return retrain_all(effects, leave_one_out(self._fitted_run().n_train), n_jobs, progress)
+
+
+@dataclass(frozen=True, eq=False)
+class _OwnEffect:
+    """From leaving out one training row to the effect on its own loss, shape (1,)."""
+
+    effects: Callable[[Change], NDArray[np.float64]]
+
+    @property
+    def prefers(self) -> Any:
+        return getattr(self.effects, "prefers", None)
+
+    def __call__(self, change: Without) -> NDArray[np.float64]:
+        return self.effects(change)[change.rows]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from influence.checks import check_share, check_whole
 from influence.errors import InputError, UnsupportedChangeError
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ Positions = NDArray[np.int64]
 
 def row_positions(rows: ArrayLike, name: str) -> Positions:
     """Positions of rows, each once; `name` is for messages."""
-    array = np.asarray(rows)
+    array = as_array(rows, name)
     if array.size == 0:
         array = array.astype(np.int64)
     if array.ndim != 1 or array.dtype.kind not in "iu":
@@ -31,6 +32,30 @@ def row_positions(rows: ArrayLike, name: str) -> Positions:
     if unique.size != array.size:
         raise InputError(f"{name} names a row more than once; give each row once.")
     return array.astype(np.int64)
+
+
+def as_array(values: ArrayLike, name: str) -> NDArray[np.generic]:
+    """An array, of rows of one length."""
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise InputError(
+            f"{name} must be of one length for each row, but is not: {error}"
+        ) from error
+
+
+def as_shares(fractions: Sequence[float]) -> NDArray[np.float64]:
+    """Shares of the training rows, shape (n_fractions,)."""
+    try:
+        shares = np.asarray(fractions, dtype=np.float64)
+    except (TypeError, ValueError):
+        shares = np.empty(0)
+    if shares.ndim != 1 or not shares.size or not ((shares >= 0) & (shares <= 1)).all():
+        raise InputError(
+            "fractions must be a list of shares between 0 and 1, e.g. (0, 0.01), got "
+            f"{fractions!r}."
+        )
+    return shares
 
 
 def check_range(rows: Positions, n_train: int, name: str) -> None:
@@ -53,8 +78,9 @@ class Without:
     rows: Positions
 
     def __init__(self, rows: ArrayLike | frozenset[int] | set[int]) -> None:
-        listed = sorted(rows) if isinstance(rows, set | frozenset) else rows
-        object.__setattr__(self, "rows", row_positions(listed, "Without(rows)"))
+        listed = list(rows) if isinstance(rows, set | frozenset) else rows
+        positions = row_positions(listed, "Without(rows)")
+        object.__setattr__(self, "rows", np.sort(positions) if listed is not rows else positions)
 
     def removed(self, n_train: int) -> NDArray[np.float64]:
         """1 - r per training row: 1 where a row is left out, shape (n_train,)."""
@@ -76,7 +102,12 @@ class Reweighted:
     multipliers: NDArray[np.float64]
 
     def __init__(self, multipliers: ArrayLike) -> None:
-        array = np.asarray(multipliers, dtype=np.float64)
+        try:
+            array = np.asarray(multipliers, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"Reweighted(multipliers) must be numbers of shape (n_train,): {error}."
+            ) from error
         if array.ndim != 1 or not np.isfinite(array).all() or (array < 0).any():
             raise InputError(
                 "Reweighted(multipliers) must be finite non-negative numbers of shape (n_train,), "
@@ -108,7 +139,7 @@ class Relabelled:
     labels: NDArray[np.generic]
 
     def __init__(self, rows: ArrayLike, labels: ArrayLike) -> None:
-        positions, new = row_positions(rows, "Relabelled(rows)"), np.asarray(labels)
+        positions, new = row_positions(rows, "Relabelled(rows)"), as_array(labels, "labels")
         if new.shape[:1] != positions.shape:
             raise InputError(
                 f"Relabelled needs one label for each row, got {positions.size} rows and labels "
@@ -122,8 +153,8 @@ class Relabelled:
         check_range(self.rows, len(target), "Relabelled(rows)")
         if self.labels.shape[1:] != target.shape[1:]:
             raise InputError(
-                f"Expected one label of shape {target.shape[1:]} for each row of Relabelled, as in "
-                f"the training target, got labels of shape {self.labels.shape}."
+                f"Expected labels of shape {(len(self.rows), *target.shape[1:])}, one for each row "
+                f"of Relabelled as in the training target, got shape {self.labels.shape}."
             )
         changed = np.array(target, dtype=object)  # each label keeps its own type
         changed[self.rows] = self.labels.tolist()
@@ -186,8 +217,9 @@ def random_subsets(n_train: int, keep: float, n: int, seed: int) -> list[Without
         n: Number of subsets.
         seed: Seed of the draws.
     """
-    if not 0 < keep < 1:
-        raise InputError(f"keep must be a share strictly between 0 and 1, got {keep}.")
+    check_share("keep", keep)
+    for name, value in (("n_train", n_train), ("n", n), ("seed", seed)):
+        check_whole(name, value)
     rng = np.random.default_rng(seed)
     n_removed = n_train - round(keep * n_train)
     return [Without(np.sort(rng.permutation(n_train)[:n_removed])) for _ in range(n)]
@@ -195,17 +227,19 @@ def random_subsets(n_train: int, keep: float, n: int, seed: int) -> list[Without
 
 def remove_top(influence: "Influence", fractions: Sequence[float]) -> list[Without]:
     """Changes that leave out the rows of largest total influence, one for each fraction."""
+    if not hasattr(influence, "total"):
+        raise InputError(
+            "Expected the influence of every row (an Influence, of `explain`), got a "
+            f"{type(influence).__name__}."
+        )
     order = np.argsort(-influence.total(), kind="stable")
-    changes = []
-    for fraction in fractions:
-        if not 0 <= fraction <= 1:
-            raise InputError(f"fractions must lie between 0 and 1, got {fraction}.")
-        changes.append(Without(order[: round(fraction * len(order))]))
-    return changes
+    return [Without(order[: round(share * len(order))]) for share in as_shares(fractions)]
 
 
 def random_orders(n_batches: int, n: int, seed: int, n_epochs: int = 1) -> list[Reordered]:
     """Random orders of the batches, each epoch shuffled on its own."""
+    for name, value in (("n_batches", n_batches), ("n", n), ("seed", seed), ("n_epochs", n_epochs)):
+        check_whole(name, value)
     rng = np.random.default_rng(seed)
     return [
         Reordered(np.concatenate([rng.permutation(n_batches) for _ in range(n_epochs)]))

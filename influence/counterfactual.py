@@ -10,7 +10,8 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from influence.change import Without
-from influence.errors import InputError
+from influence.checks import check_whole
+from influence.errors import InputError, TooFewRowsError
 from influence.ranking import Ranks, Rows, proponents_of
 
 if TYPE_CHECKING:
@@ -81,15 +82,16 @@ def counterfactual(
             (n_queries,), e.g. `tree_influence.retrainer(...).flips`.
         query: Position of the query, in influence and in what `flips` returns.
         budget: How many retrainings it may take; the first step needs about 2 log2 of the size.
-        max_rows: Largest set to try; None tries up to all rows of positive influence.
+        max_rows: Largest set to try; None tries up to all rows of positive influence. Sets without
+            which no model can be trained (a class is gone) do not flip, and no larger is tried.
 
     Raises:
         InputError: No such query, no row of positive influence, or a budget below 1.
     """
-    if budget < 1:
-        raise InputError(f"budget must allow one retraining or more, got {budget}.")
-    if max_rows is not None and max_rows < 1:
-        raise InputError(f"max_rows must allow one row or more, got {max_rows}.")
+    check_whole("query", query)
+    check_whole("budget", budget, 1)
+    if max_rows is not None:
+        check_whole("max_rows", max_rows, 1)
     rows = proponents_of(influence, query)[:max_rows]
     if not rows.size:
         raise InputError(
@@ -117,9 +119,14 @@ class _Trial:
         self.last = self.found = np.empty(0, dtype=np.int64)
 
     def __call__(self, rows: Rows) -> bool:
+        """Whether smaller sets should be tried."""
         if len(self.tried) == self.budget:
             raise _BudgetSpentError
-        said = np.asarray(self.flips(Without(rows)))
+        try:
+            said = np.asarray(self.flips(Without(rows)))
+        except TooFewRowsError:
+            self.tried.append((len(rows), False))
+            return True  # too many, so that the search goes on among smaller sets
         if said.ndim != 1 or said.dtype != bool or not 0 <= self.query < len(said):
             raise InputError(
                 "Expected flips to return a boolean for each query, of shape (n_queries,) with "

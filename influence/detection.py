@@ -9,7 +9,8 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 
-from influence.change import check_range, row_positions
+from influence.change import as_shares, check_range, row_positions
+from influence.checks import check_whole
 from influence.errors import InputError
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class NoiseDetection:
 
     def precision_at(self, k: int) -> float:
         """Share of wrong labels among the k most suspicious rows."""
+        check_whole("k", k)
         if not 1 <= k <= len(self.found):
             raise InputError(f"k must lie between 1 and {len(self.found)}, got {k}.")
         return float(self.found[k - 1] / k)
@@ -92,7 +94,10 @@ def noise_detection(
         InputError: Suspicions that are not finite, no mislabelled row, rows that are not there,
             or fractions outside 0 to 1.
     """
-    values = np.asarray(suspicion, dtype=np.float64)
+    try:
+        values = np.asarray(suspicion, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"suspicion must be numbers of shape (n_train,): {error}.") from error
     if values.ndim != 1 or not np.isfinite(values).all():
         raise InputError(
             f"suspicion must be finite numbers of shape (n_train,), got shape {values.shape}."
@@ -101,14 +106,15 @@ def noise_detection(
     check_range(rows, len(values), "mislabelled")
     if not rows.size:
         raise InputError("mislabelled names no row, so there is nothing to find.")
-    if not all(0 < fraction <= 1 for fraction in fractions):
-        raise InputError(f"fractions must lie above 0 and up to 1, got {list(fractions)}.")
+    shares = as_shares(fractions)
+    if not shares.all():
+        raise InputError(f"fractions must lie above 0, got {shares.tolist()}.")
     wrong = np.zeros(len(values), dtype=bool)
     wrong[rows] = True
     order = np.argsort(-values, kind="stable")
     found = np.cumsum(wrong[order])
     return NoiseDetection(
-        np.asarray(fractions, dtype=np.float64),
+        shares,
         found,
         len(rows),
         _roc_auc(values, wrong),

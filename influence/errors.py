@@ -9,6 +9,10 @@ class InputError(InfluenceError, ValueError):
     """The data given do not fit: shape, columns, labels, weights or values."""
 
 
+class TooFewRowsError(InputError):
+    """A change leaves rows that no such model can be trained on: too few, or not of all classes."""
+
+
 class NotFittedError(InfluenceError, RuntimeError):
     """The estimator or model has not been fitted yet."""
 
@@ -46,7 +50,7 @@ class UntrustedFileError(StorageError):
 
 
 class RetrainingError(InfluenceError, RuntimeError):
-    """Some retrainings of a campaign failed; the message names them, and the first cause."""
+    """A library refuses to train on what a change leaves, or some changes of a campaign failed."""
 
 
 class MissingPackageError(InfluenceError, ImportError):

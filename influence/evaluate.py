@@ -104,6 +104,7 @@ def agreement(
         InputError: Fewer than 3 changes, or effects of other numbers of queries on the two sides.
         RetrainingError: A change could not be trained.
     """
+    changes = list(changes)
     _check_number(len(changes))
     predicted = np.stack([np.asarray(predict(change), dtype=np.float64) for change in changes])
     if predicted.ndim != 2:
@@ -143,6 +144,7 @@ def noise_floor(
         InputError: Fewer than 3 changes, or effects of other numbers of queries on the two sides.
         RetrainingError: A change could not be trained.
     """
+    changes = list(changes)
     _check_number(len(changes))
     one = retrain_all(first, changes, n_jobs, progress)
     two = retrain_all(second, changes, n_jobs, progress, n_queries=one.shape[1])

@@ -66,7 +66,10 @@ def proponents_of(influence: Ranks, query: int) -> Rows:
 def _values(influence: Influence | Floats) -> Floats:
     """Values of shape (n_train, n_rankings)."""
     given = influence.values if isinstance(influence, Influence) else influence
-    values = np.asarray(given, dtype=np.float64)
+    try:
+        values = np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"Expected influence as numbers, but {error}.") from error
     if values.ndim not in (1, 2) or not values.size:
         raise InputError(
             "Expected influence of shape (n_train, n_queries) or (n_train,), got shape "

@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from influence.campaign import Effect, Floats, retrain_all
-from influence.change import Relabelled, Without
+from influence.change import Relabelled, Without, as_shares
 from influence.errors import InputError
 from influence.ranking import Ranks, Rows, is_common, n_rankings, n_train_of, ranked_rows
 
@@ -150,19 +150,28 @@ def next_class(y: ArrayLike) -> NDArray[np.generic]:
 
     Of two classes, that is the other one.
     """
-    classes, code = np.unique(np.asarray(y), return_inverse=True)
+    labels = np.asarray(y)
+    if pd.isna(labels).any():
+        raise InputError("Expected a label for every row, got missing ones.")
+    classes, code = np.unique(labels, return_inverse=True)
     if len(classes) < 2:
         raise InputError(f"Expected labels of two classes or more, got {classes.tolist()}.")
     return classes[(code + 1) % len(classes)]
 
 
 def far_end(y: ArrayLike) -> Floats:
-    """For every row of a regression the far end of the target's range, shape (n_train,).
+    """For every row of a regression the far end of the target's range, of the shape of y.
 
-    The maximum for rows at or below the middle of the range, the minimum for those above.
+    The maximum for rows at or below the middle of the range, the minimum for those above; several
+    targets, in columns, have a range each.
     """
-    target = np.asarray(y, dtype=np.float64)
-    low, high = target.min(), target.max()
+    try:
+        target = np.asarray(y, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"Expected numbers ({error}); for classes there is next_class.") from error
+    if not target.size or not np.isfinite(target).all():
+        raise InputError("Expected finite numbers, got none, or some that are missing or infinite.")
+    low, high = target.min(axis=0), target.max(axis=0)
     return np.where(target <= (low + high) / 2, high, low)
 
 
@@ -174,10 +183,14 @@ def _curve(
     fractions: Sequence[float],
     seed: int,
 ) -> EffectCurve:
-    shares = np.asarray(fractions, dtype=np.float64)
-    if shares.ndim != 1 or not shares.size or not ((shares >= 0) & (shares <= 1)).all():
-        raise InputError(f"fractions must be shares between 0 and 1, got {list(fractions)}.")
-    n_rows = np.rint(shares * n_train_of(influence)).astype(np.int64)
+    shares, n_train = as_shares(fractions), n_train_of(influence)
+    expected = getattr(retrain, "n_train", None)
+    if expected not in (None, n_train):
+        raise InputError(
+            f"Expected a ranking of the {expected} rows that retrain trains on, got one of "
+            f"{n_train}. Rank and retrain the same run."
+        )
+    n_rows = np.rint(shares * n_train).astype(np.int64)
     rankings = ranked_rows(influence, int(n_rows.max()))
     changes = [make(rows[:k], j) for k in n_rows for j, rows in enumerate(rankings)]
     common = is_common(influence)

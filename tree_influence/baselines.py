@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from influence.base import Attributor
+from influence.checks import check_whole
 from influence.errors import InputError
 from influence.run import fingerprint
 from tree_influence.features import Features, Scale
@@ -31,6 +32,7 @@ class Random(Attributor[TreeRun, TreeQueries]):
     unit = "similarity"
 
     def __init__(self, seed: int = 0) -> None:
+        check_whole("seed", seed)
         self.seed = seed
 
     @staticmethod
@@ -76,6 +78,7 @@ class SameClass(Attributor[TreeRun, TreeQueries]):
     _scale: Floats  # (n_targets,)
 
     def __init__(self, seed: int = 0) -> None:
+        check_whole("seed", seed)
         self.seed = seed
 
     @staticmethod
@@ -247,7 +250,7 @@ def _normal(seed: int, rows: NDArray[np.int64], key: Any) -> Floats:
     from scipy.special import ndtri
 
     bits = _mixed(
-        _mixed(_mixed(np.full(len(rows), seed).astype(np.uint64)) ^ key) ^ rows.astype(np.uint64)
+        _mixed(_mixed(np.full(len(rows), seed % 2**64, np.uint64)) ^ key) ^ rows.astype(np.uint64)
     )
     return ndtri(((bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53)
 

@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from influence import storage
 from influence.base import Estimator
 from influence.change import Change, Without, removed_weight
-from influence.errors import InputError
+from influence.checks import check_whole
+from influence.errors import InputError, RetrainingError
 from influence.progress import track
 from influence.result import Influence
 from influence.run import blocks, fingerprint
-from tree_influence.features import content
 from tree_influence.losses import LogProbability
-from tree_influence.retrain import Retrained
+from tree_influence.retrain import Retrained, identities
 from tree_influence.run import TreeQueries, TreeRun, trace
 
 Floats = NDArray[np.float64]
@@ -118,10 +118,10 @@ class DataShapley(Estimator[TreeRun]):
     ) -> None:
         for name, value, least in (
             ("n_permutations", n_permutations, 2), ("group", group, 1), ("min_rows", min_rows, 2),
+            ("seed", seed, 0), ("max_trainings", 0 if max_trainings is None else max_trainings, 0),
         ):  # fmt: skip
-            if value < least:
-                raise InputError(f"{name} must be {least} or more, got {value!r}.")
-        if not 0 <= tolerance < 1:
+            check_whole(name, value, least)
+        if not isinstance(tolerance, int | float | np.number) or not 0 <= tolerance < 1:
             raise InputError(f"tolerance must be a share from 0 to below 1, got {tolerance!r}.")
         self.n_permutations, self.group, self.tolerance = n_permutations, group, tolerance
         self.max_trainings, self.min_rows, self.seed = max_trainings, min_rows, seed
@@ -150,7 +150,7 @@ class DataShapley(Estimator[TreeRun]):
         Args:
             *queries: Query data as the run takes it, e.g. X_test, y_test.
             checkpoint: A file written after every permutation (after `n_jobs` of them at a time),
-                from which a later call with the same run, queries and parameters goes on;
+                from which a later call with the same recipe, rows, queries and parameters goes on;
                 n_permutations and max_trainings may have grown.
             n_jobs: Permutations at a time; None leaves it to `joblib.parallel_config`. Values are
                 the same to the bit.
@@ -160,17 +160,17 @@ class DataShapley(Estimator[TreeRun]):
             Dense values, shape (n_train, n_queries).
 
         Raises:
-            InputError: The checkpoint belongs to another run, other queries or parameters.
+            InputError: The checkpoint belongs to another run, other queries or parameters; or a
+                setting or column that cannot be told apart by a hash, with a checkpoint.
         """
         run, asked = self._ask(*queries)
-        key = fingerprint(
-            run.fingerprint, content(run.X), content(asked.given.X), asked.target, asked.offset,
-            f"{self.group} {self.tolerance} {self.min_rows} {self.seed}",
-        )  # fmt: skip
         shape = run.n_train, asked.n_queries
-        tally = Tally(np.zeros(shape), np.zeros(shape))
-        if checkpoint is not None and Path(checkpoint).exists():
-            tally = Tally.load(checkpoint, key)
+        tally, key = Tally(np.zeros(shape), np.zeros(shape)), ""
+        if checkpoint is not None:
+            own = f"{self.group} {self.tolerance} {self.min_rows} {self.seed}"
+            key = fingerprint(*identities(run, asked), own)
+            if Path(checkpoint).exists():
+                tally = Tally.load(checkpoint, key)
         if not self._is_done(tally):
             walked = self._walked(new_game(run, asked, self.min_rows), tally.n_permutations, n_jobs)
             left = self.n_permutations - tally.n_permutations
@@ -340,7 +340,13 @@ class SetLosses:
         if len(rows) < self.min_rows or distinct < (2 if classes is None else len(classes)):
             return None
         removed = np.delete(np.arange(self.run.n_train), rows)
-        return Retrained.after(Without(removed), self.run).losses(self.queries)
+        try:
+            return Retrained.after(Without(removed), self.run).losses(self.queries)
+        except (InputError, RetrainingError) as error:
+            raise type(error)(
+                f"{error} So no model can be trained on some {len(rows)} of the rows: raise "
+                f"min_rows, now {self.min_rows}, or group."
+            ) from error
 
 
 def new_game(run: TreeRun, queries: TreeQueries, min_rows: int) -> Game:

@@ -6,11 +6,9 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pandas.util import hash_pandas_object
-from scipy.sparse import issparse
+from scipy.sparse import csr_matrix, issparse
 
 from influence.errors import InputError
-from influence.run import fingerprint
 from tree_influence.reading import transformed
 from tree_influence.rows import indexable, plain
 
@@ -69,6 +67,8 @@ class Scale:
 
     Attributes:
         prefix: Fitted earlier steps of a Pipeline, or None.
+        columns: All columns of a table; None of an array or sparse matrix.
+        sparse: Whether rows are kept sparse.
         names: Columns of numbers; None where all are.
         mean: Mean of each number, shape (n_numbers,); 0 for sparse rows, which stay sparse.
         factor: 1 / standard deviation of each, shape (n_numbers,); 0 where it is constant.
@@ -77,6 +77,8 @@ class Scale:
     """
 
     prefix: Any
+    columns: pd.Index | None
+    sparse: bool
     names: list[Any] | None
     mean: Floats
     factor: Floats
@@ -97,7 +99,7 @@ class Scale:
         table = _table(X, prefix)
         if not isinstance(table, pd.DataFrame):
             mean, factor = _moments(table)
-            return cls(prefix, None, mean, factor, [], np.empty(0))
+            return cls(prefix, None, issparse(table), None, mean, factor, [], np.empty(0))
         names = [name for name in table.columns if _is_number(table[name])]
         mean, factor = _moments(_as_floats(table[names]))
         levels, scales = [], []
@@ -107,11 +109,12 @@ class Scale:
             variance = 1 - (share**2).sum()
             levels.append((name, counts.index[counts.index.notna()]))
             scales.append(1 / variance if len(counts) > 1 else 0.0)
-        return cls(prefix, names, mean, factor, levels, np.array(scales))
+        columns, code_scale = table.columns, np.array(scales)
+        return cls(prefix, columns, False, names, mean, factor, levels, code_scale)
 
     def read(self, X: Any) -> Features:
         """Rows in standard units."""
-        table = _table(X, self.prefix)
+        table = self._as_in_training(_table(X, self.prefix))
         codes = np.empty((table.shape[0], len(self.levels)), dtype=np.int64)
         for c, (name, levels) in enumerate(self.levels):
             column = table[name].astype(object)
@@ -123,18 +126,15 @@ class Scale:
         scaled = (numbers - self.mean) * self.factor
         return Features(np.where(np.isfinite(scaled), scaled, 0.0), codes, self.code_scale)
 
-
-def content(X: Any) -> str:
-    """Hash of rows of any kind; empty for a container that gives no features back."""
-    rows = plain(indexable(X))
-    if issparse(rows):
-        return fingerprint(rows.data, rows.indices, rows.indptr)
-    if isinstance(rows, np.ndarray) and rows.dtype.kind in "biuf":
-        return fingerprint(rows)
-    if not isinstance(rows, pd.DataFrame | np.ndarray):
-        return ""
-    hashed: Any = hash_pandas_object
-    return fingerprint(hashed(pd.DataFrame(rows), index=False).to_numpy())
+    def _as_in_training(self, table: Any) -> Any:
+        """Rows in the form the training rows had; columns are known by their places."""
+        if issparse(table) and not self.sparse:
+            table = table.toarray()
+        if self.columns is not None:
+            return pd.DataFrame(table).set_axis(self.columns, axis=1)
+        if isinstance(table, pd.DataFrame):
+            table = _as_floats(table)
+        return _finite_csr(table) if self.sparse else table
 
 
 def _table(X: Any, prefix: Any) -> Any:
@@ -142,9 +142,7 @@ def _table(X: Any, prefix: Any) -> Any:
     given = indexable(X) if prefix is None else transformed(prefix.transform, X)
     rows = plain(given)
     if issparse(rows):
-        finite = rows.astype(np.float64).tocsr()
-        finite.data = np.where(np.isfinite(finite.data), finite.data, 0.0)
-        return finite
+        return _finite_csr(rows)
     if isinstance(rows, pd.DataFrame):
         return rows
     if not isinstance(rows, np.ndarray):
@@ -156,6 +154,13 @@ def _table(X: Any, prefix: Any) -> Any:
     if rows.dtype.kind in "biuf":
         return rows.astype(np.float64)
     return pd.DataFrame(rows).infer_objects()
+
+
+def _finite_csr(rows: Any) -> Any:
+    """Rows as a CSR matrix of floats; missing cells are 0."""
+    finite = csr_matrix(rows, dtype=np.float64, copy=True)
+    finite.data = np.where(np.isfinite(finite.data), finite.data, 0.0)
+    return finite
 
 
 def _is_number(column: Any) -> bool:

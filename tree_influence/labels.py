@@ -19,6 +19,9 @@ from numpy.typing import NDArray
 
 from influence.change import Relabelled
 from influence.errors import InputError, UnsupportedChangeError
+from tree_influence.losses import Logistic, Loss
+from tree_influence.losses_positive import Gamma, Poisson, SquaredLogError, Tweedie
+from tree_influence.losses_wrapped import OnSeenTarget, SeveralTargets, UnitHessian
 from tree_influence.replay import Replay, RowTerms
 from tree_influence.run import TreeRun
 
@@ -46,12 +49,20 @@ class NewLabels:
         """Reads a change.
 
         Raises:
-            InputError: A label that is none of the model's classes, or of another shape.
+            InputError: A label that is none of the model's classes, of another shape, or outside
+                what the loss is defined for.
             UnsupportedChangeError: The weight of a row depends on a target that is a number.
         """
         target, rows = run.relabelled(change), change.rows
         differs = np.atleast_2d((target[rows] != run.target[rows]).T).any(axis=0)
         rows = rows[differs & (run.weight[rows] > 0)]
+        taken = np.atleast_2d(_takes(run.replay.recipe.loss, target[rows]).T).all(axis=0)
+        if not taken.all():
+            row = int(rows[~taken][0])
+            raise InputError(
+                f"Expected labels that the {run.replay.recipe.loss.name} loss is defined for, got "
+                f"{target[row]} for row {row}. Give labels like those in training."
+            )
         before, after = (_label_weight(run, of[rows]) for of in (run.target, target))
         return cls(rows, target[rows], after / before)
 
@@ -74,12 +85,22 @@ def label_terms(replay: Replay, new: NewLabels, shrunken: bool = False) -> Itera
     for terms, other in zip(before, after, strict=True):
         direct = np.zeros_like(terms.direct)
         direct[:, :, new.rows] = terms.direct[:, :, new.rows] - factor * other.direct
-        if not np.isfinite(direct).all():
-            raise InputError(
-                f"Expected labels that the {replay.recipe.loss.name} loss can take, got some at "
-                "which its derivatives are not finite. Give labels like those in training."
-            )
         yield replace(terms, direct=direct)
+
+
+def _takes(loss: Loss, target: Floats) -> NDArray[np.bool_]:
+    """Whether the libraries train on such targets with this loss, of the shape of the target."""
+    while isinstance(loss, OnSeenTarget | SeveralTargets | UnitHessian):
+        target = loss.seen(target) if isinstance(loss, OnSeenTarget) else target
+        loss = loss.loss
+    if isinstance(loss, Gamma):
+        return target > 0
+    if isinstance(loss, Poisson | Tweedie):
+        return target >= 0
+    if isinstance(loss, SquaredLogError):
+        return target > -1
+    shares = isinstance(loss, Logistic)
+    return (target >= 0) & (target <= 1) if shares else np.isfinite(target)
 
 
 def _label_weight(run: TreeRun, target: Floats) -> Floats:

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from influence.base import OneByOne
-from influence.change import Change
+from influence.change import Change, Relabelled
+from tree_influence.labels import NewLabels
 from tree_influence.replay import Replay
 from tree_influence.retrain import changed
 from tree_influence.run import TreeQueries, TreeRun, trace
@@ -32,8 +33,8 @@ class LeafRefit(OneByOne[TreeRun, TreeQueries]):
 
     Held fixed: structures, start and bias, learning rates, the share of each step taken, and
     lambda, also where the library makes it of the rows (CatBoost: l2_leaf_reg times the mean
-    weight; a leaf whose value the library held at 0 stays there). Weights by class are part of a
-    row's weight: a relabelled row keeps its weight.
+    weight; a leaf whose value the library held at 0 stays there), and what each class weighs: a
+    relabelled row weighs what rows of its new class do.
 
     Where the formula does not reproduce the stored leaf values v (row subsampling, bounds: the
     result's provenance says so), only what the change moves is computed:
@@ -48,7 +49,8 @@ class LeafRefit(OneByOne[TreeRun, TreeQueries]):
     Cost: fit and each change O(T n), one replay of the boosting; explain and self_influence
     O(T n^2), n refits; several run at a time with `n_jobs`, as threads that share the rows.
     Wrong in that splits would change, and the start.
-    Refused where the leaves are not Newton values (`UnsupportedModelError`).
+    Refused where the leaves are not Newton values (`UnsupportedModelError`), and `Relabelled` where
+    the weight of a row depends on a target that is a number (`UnsupportedChangeError`).
 
     Reference: Sharchilev et al., "Finding Influential Training Samples for Gradient Boosted
     Decision Trees", ICML 2018 (LeafRefit); here with the library's own formulas, in float64.
@@ -86,6 +88,9 @@ class _Refit:
         """Effects, shape (n_queries,)."""
         run = self.run
         multipliers, target = changed(change, run)
+        if isinstance(change, Relabelled):
+            new = NewLabels.of(change, run)
+            multipliers[new.rows] = new.factor
         refit = run.replay.refit(target, multipliers * run.weight, run.offset)
         return _losses(refit, self.queries) - self.base
 

@@ -24,8 +24,8 @@ class LOO(OneByOne[TreeRun, TreeQueries]):
 
     Sign: positive = proponent. Unit: loss (the real change). Rows of weight 0 have influence
     exactly 0 and cost nothing.
-    Cost: explain n_train + 1 trainings, whatever the number of queries; self_influence as many,
-    and O(n_train^2) memory; predict 2 trainings. For some rows only:
+    Cost: explain n_train + 1 trainings, whatever the number of queries; self_influence as
+    many; predict 2 trainings. For some rows only:
     `retrain_all(retrainer(run, X_test, y_test), leave_one_out(n_train, rows))`.
     Wrong in nothing, but noisy: one row moves splits by chance, and where a library draws rows or
     columns by a seed, one row fewer changes every later draw. `SubSample` averages over that.

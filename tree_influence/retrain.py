@@ -9,7 +9,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from influence.change import Change, Relabelled, Reordered, Reweighted, Without
-from influence.errors import InputError, UnsupportedChangeError
+from influence.errors import (
+    InfluenceError,
+    InputError,
+    RetrainingError,
+    TooFewRowsError,
+    UnsupportedChangeError,
+)
 from influence.run import fingerprint
 from tree_influence import adapters, identity
 from tree_influence.adapters.base import Adapter, GivenRows
@@ -86,13 +92,7 @@ class Retrainer:
         Raises:
             InputError: A setting or a column that cannot be told apart by a hash.
         """
-        run = self.run
-        prefix = "none" if run.prefix is None else identity.of_settings({"prefix": run.prefix})
-        return fingerprint(
-            "retrainer", run.fingerprint, run.adapter.library,
-            identity.of_settings(run.adapter.refit_settings()), prefix,
-            identity.of_rows(run.given), identity.of_rows(self.queries.given), self.base,
-        )  # fmt: skip
+        return fingerprint("retrainer", *identities(self.run, self.queries), self.base)
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +119,8 @@ class Retrained:
 
         Raises:
             UnsupportedChangeError: A change of order.
-            InputError: The change leaves fewer than two rows, or not all classes.
+            TooFewRowsError: The change leaves fewer than two rows, or not all classes.
+            RetrainingError: The library refuses these rows, weights or labels.
         """
         multipliers, encoded = changed(change, run)
         target: NDArray[np.generic] = encoded
@@ -127,7 +128,7 @@ class Retrained:
             target = run.classes[encoded.astype(np.int64)]
         kept = np.flatnonzero((multipliers > 0) & (run.weight > 0))
         if len(kept) < 2:
-            raise InputError(
+            raise TooFewRowsError(
                 f"Expected two rows or more to train on, but the change leaves {len(kept)} of "
                 f"{run.n_train}. Keep more of them."
             )
@@ -135,16 +136,15 @@ class Retrained:
         if isinstance(change, Reweighted):
             weight = multipliers * (1.0 if weight is None else weight)
         rows = GivenRows(run.X, target, weight, run.given_offset)[kept]
-        prefix, X = _unfitted(run.prefix), rows.X
-        if prefix is not None:
-            X = transformed(prefix.fit_transform, X, rows.y)
-        if _has_columns_of(run.adapter, X):
-            adapter = run.adapter.refit(plain(X), rows.y, rows.sample_weight, rows.offset)
-        else:
-            check_all_classes(rows.y, run.adapter.classes)
-            model = run.adapter.unfitted()
-            model.fit(plain(X), rows.y, sample_weight=rows.sample_weight)
-            adapter = adapters.parse(model)
+        try:
+            adapter, prefix = _trained(run, rows)
+        except InfluenceError:
+            raise
+        except Exception as error:
+            raise RetrainingError(
+                f"Expected the recipe to train on the {len(kept)} rows that the change leaves, but "
+                f"{run.adapter.library} refuses: {type(error).__name__}: {error}"
+            ) from error
         return cls(run, adapter, prefix, kept, rows)
 
     def losses(self, queries: TreeQueries) -> Floats:
@@ -191,6 +191,10 @@ def retrainer(run: TreeRun, X_test: Any, y_test: Any = None) -> Retrainer:
         A function from a Change (Without, Reweighted, Relabelled) to effects, shape (n_queries,).
         One training for each call, and one here.
     """
+    if not isinstance(run, TreeRun):
+        raise InputError(
+            f"Expected a run made by trace(model, X_train, y_train), got a {type(run).__name__}."
+        )
     return retrainer_of(run, run.queries(*((X_test,) if y_test is None else (X_test, y_test))))
 
 
@@ -198,6 +202,18 @@ def retrainer_of(run: TreeRun, queries: TreeQueries) -> Retrainer:
     """`retrainer` of queries already read."""
     unchanged = Retrainer(run, queries, base=np.zeros(queries.n_queries))
     return replace(unchanged, base=unchanged.losses(Without([])))
+
+
+def identities(run: TreeRun, queries: TreeQueries) -> tuple[str, ...]:
+    """All that decides what retrainings say of queries, besides the change and chance, as hashes.
+
+    Raises:
+        InputError: A setting or a column that cannot be told apart by a hash.
+    """
+    prefix = "none" if run.prefix is None else identity.of_settings({"prefix": run.prefix})
+    settings = identity.of_settings(run.adapter.refit_settings())
+    rows, asked = identity.of_rows(run.given), identity.of_rows(queries.given)
+    return run.fingerprint, run.adapter.library, settings, prefix, rows, asked
 
 
 def check_spare_rows(run: TreeRun) -> None:
@@ -210,11 +226,12 @@ def check_spare_rows(run: TreeRun) -> None:
     if run.classes is None:
         return
     n_rows = np.bincount(target.astype(np.int64), minlength=len(run.classes))
-    if n_rows.min() < 2:
-        label, found = run.classes[n_rows.argmin()], int(n_rows.min())
+    alone = np.flatnonzero(n_rows == 1)
+    if alone.size:
+        label = run.classes[alone].tolist()[0]
         raise InputError(
             f"Expected two training rows or more of every class, so that any of them can be left "
-            f"out, but class {label!r} has {found}. Train without the class, or use a method that "
+            f"out, but class {label!r} has 1. Train without the class, or use a method that "
             "trains nothing again, such as LeafInfluence."
         )
 
@@ -223,7 +240,7 @@ def changed(change: Change, run: TreeRun) -> tuple[Floats, Floats]:
     """Multipliers of the row weights, shape (n_train,), and encoded target after a change.
 
     Raises:
-        UnsupportedChangeError: A change of order.
+        UnsupportedChangeError: A change of order, or no change at all.
     """
     multipliers, target = np.ones(run.n_train), run.target
     if isinstance(change, Reordered):
@@ -233,9 +250,26 @@ def changed(change: Change, run: TreeRun) -> tuple[Floats, Floats]:
         )
     if isinstance(change, Relabelled):
         target = run.relabelled(change)
-    else:
+    elif isinstance(change, Without | Reweighted):
         multipliers = 1.0 - change.removed(run.n_train)
+    else:
+        raise UnsupportedChangeError(
+            f"Expected a change such as Without(rows), got a {type(change).__name__}."
+        )
     return multipliers, target
+
+
+def _trained(run: TreeRun, rows: GivenRows) -> tuple[Adapter, Any]:
+    """The run's recipe trained on rows, and the earlier steps of its Pipeline."""
+    prefix, X = _unfitted(run.prefix), rows.X
+    if prefix is not None:
+        X = transformed(prefix.fit_transform, X, rows.y)
+    if _has_columns_of(run.adapter, X):
+        return run.adapter.refit(plain(X), rows.y, rows.sample_weight, rows.offset), prefix
+    check_all_classes(rows.y, run.adapter.classes)
+    model = run.adapter.unfitted()
+    model.fit(plain(X), rows.y, sample_weight=rows.sample_weight)
+    return adapters.parse(model), prefix
 
 
 def _has_columns_of(adapter: Adapter, X: Any) -> bool:

@@ -26,7 +26,9 @@ def sides(run: TreeRun, queries: TreeQueries, rows: slice | NDArray[np.int64]) -
         +1 where sum_k (y_jk - f_qk) (y_qk - f_qk) >= 0
 
     The sum is over the targets; where a model predicts several quantiles of one target, over them.
-    A query that is predicted without error has every row on its side.
+    A query that is predicted without error has every row on its side. Where raw scores have no
+    known scale (rankers, objectives of one's own), f_q is the weighted mean of all training
+    targets.
 
     Args:
         run: The traced model.
@@ -53,19 +55,33 @@ def sides(run: TreeRun, queries: TreeQueries, rows: slice | NDArray[np.int64]) -
     return np.where(product >= 0, 1.0, -1.0).T
 
 
+def _knows_scale(run: TreeRun) -> bool:
+    """Whether raw scores can be put on the scale of the target."""
+    try:
+        run.adapter.loss()
+    except UnsupportedModelError:
+        return False
+    return True
+
+
 def _predicted(run: TreeRun, queries: TreeQueries) -> Floats:
     """What the model says of the queries on the scale of the target, shape (n_queries, n_outputs).
 
     A model of mean and spread says the mean.
     """
     adapter = run.adapter
-    said = adapter.response(adapter.ensemble.raw(queries.leaves) + queries.offset)
-    if adapter.n_targets not in (1, said.shape[1]):
+    if adapter.n_targets not in (1, adapter.ensemble.n_outputs):
         raise UnsupportedModelError(
             f"Expected targets that the model's predictions can be compared with, got "
-            f"{adapter.n_targets} columns of target for {said.shape[1]} of predictions, as of "
-            "intervals of survival times. Retraining (tree_influence.retrainer) takes no sides."
+            f"{adapter.n_targets} columns of target for {adapter.ensemble.n_outputs} of "
+            "predictions, as of intervals of survival times. Retraining "
+            "(tree_influence.retrainer) takes no sides."
         )
+    if not _knows_scale(run):
+        target = run.target.reshape(run.n_train, -1)
+        mean = np.average(target, axis=0, weights=run.weight)
+        return np.tile(mean, (queries.n_queries, adapter.ensemble.n_outputs // len(mean)))
+    said = adapter.response(adapter.ensemble.raw(queries.leaves) + queries.offset)
     if said.shape[1] > adapter.n_targets and isinstance(adapter.loss(), NormalLikelihood):
         return said[:, :1]
     return said

@@ -130,9 +130,12 @@ class TreeKernel:
         return csr_array(csr_array((ones, place, begin), shape) @ self.features)
 
     def bytes_per_value(self) -> int:
-        """Memory of `columns` for each training row and query."""
+        """Memory of `columns` for each training row and query.
+
+        8 bytes for k, and for every leaf 8 of the table and up to 12 of the sparse product.
+        """
         n_train = self.leaves.shape[1]
-        return 8 * (1 + -(-int(self.start[-1]) // n_train))
+        return 8 + 20 * -(-int(self.start[-1]) // n_train)
 
 
 def _features(ensemble: TreeEnsemble, kernel: Kernel, counts: Floats) -> csr_array:

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from influence.base import Attributor
 from influence.change import Without
+from influence.checks import check_share, check_whole
 from influence.errors import InputError
 from influence.progress import track
 from tree_influence.adapters.base import Adapter, GivenRows
@@ -50,10 +51,9 @@ class SubSample(Attributor[TreeRun, TreeQueries]):
     _share: Floats  # (n_models, n_train)
 
     def __init__(self, n_models: int = 400, keep: float = 0.7, seed: int = 0) -> None:
-        if not 0 < keep < 1:
-            raise InputError(f"keep must be a share strictly between 0 and 1, got {keep!r}.")
-        if n_models < 4:
-            raise InputError(f"n_models must be 4 or more, got {n_models!r}.")
+        check_share("keep", keep)
+        check_whole("n_models", n_models, 4)
+        check_whole("seed", seed)
         self.n_models, self.keep, self.seed = n_models, keep, seed
 
     @staticmethod

@@ -65,9 +65,10 @@ def encode_target(y: ArrayLike, classes: Labels | None, what: str, n_targets: in
             row = int(finite.argmin())
             raise InputError(f"The {what} target must be finite, but row {row} is {target[row]}.")
         return target
-    if labels.dtype.kind == "b" and classes.dtype.kind in "iuf":
-        labels = labels.astype(np.int64)
-    positions = pd.Index(classes).get_indexer(pd.Index(labels))
+    given = pd.Index(labels).infer_objects()
+    if given.dtype.kind == "b" and classes.dtype.kind in "iuf":
+        given = given.astype(np.int64)
+    positions = pd.Index(classes).get_indexer(given)
     if (positions < 0).any():
         row = int(np.flatnonzero(positions < 0)[0])
         raise InputError(

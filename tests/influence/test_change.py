@@ -50,6 +50,11 @@ def test_relabelled_applies_labels_of_any_length():
         (lambda: Reordered([]), "non-empty"),
         (lambda: random_subsets(10, 1.5, 3, 0), "between 0 and 1"),
         (lambda: leave_one_out(3, [3]), "3 training rows"),
+        (lambda: Without([[0], [0, 1]]), "one length"),
+        (lambda: Without({"a", 1}), "integers"),
+        (lambda: Reweighted(["a"]), "numbers"),
+        (lambda: Relabelled([0, 1], [[1], [1, 2]]), "one length"),
+        (lambda: remove_top(np.ones((3, 2)), [0.5]), "every row"),
     ],
 )
 def test_bad_changes_are_named(make, says):

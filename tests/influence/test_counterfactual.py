@@ -8,7 +8,7 @@ import pytest
 
 from influence import Without
 from influence.counterfactual import counterfactual
-from influence.errors import InputError
+from influence.errors import InputError, TooFewRowsError
 from influence.result import strongest
 from influence.top import TopInfluence
 from tests.influence.test_removal import PROVENANCE
@@ -112,6 +112,22 @@ def test_rankings_of_any_form():
         assert counterfactual(influence, flips, 0).rows.tolist() == [1, 0]
         assert counterfactual(influence, flips, 1).rows.tolist() == [3]
     assert counterfactual(support[:, 1], flips, 1).rows.tolist() == [3]
+
+
+@pytest.mark.parametrize(("margin", "flipped", "n_rows"), [(4.5, True, 5), (9.0, False, 5)])
+def test_sets_that_nothing_can_be_trained_without_end_the_search_among_smaller(
+    margin, flipped, n_rows
+):
+    vote = Vote(np.ones((12, 1)), [margin])
+
+    def flips(change):
+        if len(change.rows) > 5:
+            raise TooFewRowsError("a class is gone")
+        return vote(change)
+
+    found = counterfactual(np.arange(12.0, 0, -1), flips)
+    assert (found.flipped, len(found.rows)) == (flipped, n_rows)
+    assert all(size <= 5 for size, flipped in found.tried if flipped)
 
 
 def test_reading_a_counterfactual():

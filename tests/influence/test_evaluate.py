@@ -116,6 +116,7 @@ def test_label_noise_curve_counts():
         ([True, False, False, True], [0.5], "boolean mask"),
         ([9], [0.5], "4 training rows"),
         ([0], [0], "above 0"),
+        ([0], 0.1, "a list of shares"),
     ):
         with pytest.raises(InputError, match=says):
             label_noise_curve([5, 1, 4, 3], mislabelled, fractions)

@@ -91,8 +91,13 @@ def test_new_labels():
     assert next_class(["b", "a", "c", "a"]).tolist() == ["c", "b", "a", "b"]
     assert next_class([0, 1, 1]).tolist() == [1, 0, 0]
     assert far_end([1.0, 2.0, 4.0, 9.0]).tolist() == [9.0, 9.0, 9.0, 1.0]
-    with pytest.raises(InputError, match="two classes"):
-        next_class([1, 1])
+    assert far_end([[0, 5], [1, 9], [2, 6]]).tolist() == [[2, 9], [2, 5], [0, 9]], "each its own"
+    for labels, says in (([1, 1], "two classes"), (["a", None, "b"], "missing")):
+        with pytest.raises(InputError, match=says):
+            next_class(labels)
+    for target, says in ((["no", "yes"], "next_class"), ([], "finite"), ([1, np.nan], "finite")):
+        with pytest.raises(InputError, match=says):
+            far_end(target)
 
 
 def test_failed_changes_are_left_out_of_the_mean():
@@ -125,6 +130,8 @@ def test_reading_a_curve(tmp_path):
         (lambda ridge: removal_curve(ridge.values(), ridge, (0.1, 1.5)), "between 0 and 1"),
         (lambda ridge: removal_curve(ridge.values(), ridge, (np.nan,)), "between 0 and 1"),
         (lambda ridge: removal_curve(ridge.values(), ridge, ()), "between 0 and 1"),
+        (lambda ridge: removal_curve(ridge.values(), ridge, 0.1), "a list of shares"),
+        (lambda ridge: removal_curve(ridge.values()[:20], ridge), "ranking of the 24 rows"),
         (lambda ridge: removal_curve(np.zeros((0, 3)), ridge), "n_train"),
         (lambda ridge: removal_curve(ridge.values() * np.nan, ridge, (0.1,)), "not finite"),
         (lambda ridge: relabelling_curve(ridge.values(), ridge, [1.0]), r"shape \(24,\)"),

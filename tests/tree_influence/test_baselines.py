@@ -13,7 +13,6 @@ from influence.errors import InputError
 from tests.tree_influence import models
 from tests.tree_influence.test_loo import loss
 from tree_influence import InputSimilarity, Random, SameClass, TrainingLoss, trace
-from tree_influence.features import content
 
 
 @pytest.fixture(scope="module", params=models.TASKS)
@@ -202,21 +201,39 @@ def test_a_pool_that_gives_no_features_back_is_refused():
     with pytest.raises(InputError, match=r"catboost\.core\.Pool with categories"):
         InputSimilarity().fit(model, pool)
     assert np.isfinite(Random().fit(model, pool).explain(pool).values).all()
-    assert content(pool) == ""
     by_table = InputSimilarity().fit(model, rows, y)
     with pytest.raises(InputError, match="Trace the model with the table"):
         by_table.explain(pool)
 
 
-def test_the_content_of_rows():
-    rows = table(6, 0)
-    changed = rows.copy()
-    changed.loc[2, "town"] = "Bonn" if rows.loc[2, "town"] != "Bonn" else "Rom"
-    sparse = scipy.sparse.csr_matrix(rows[["x", "z"]].to_numpy())
-    for one in (rows, sparse, rows[["x"]].to_numpy(), rows.astype(object).to_numpy()):
-        assert content(one) == content(one.copy())
-    assert content(rows) != content(changed)
-    assert content(sparse) != content(2 * sparse)
+def rows_of_any_kind(rows):
+    """The same numbers in every kind of table."""
+    import pyarrow
+
+    return {
+        "array": rows.to_numpy(),
+        "list": rows.to_numpy().tolist(),
+        "object": rows.astype(object).to_numpy(),
+        "frame": rows,
+        "nullable": rows.convert_dtypes(),
+        "arrow": pyarrow.Table.from_pandas(rows, preserve_index=False),
+        "sparse": scipy.sparse.csr_matrix(rows.to_numpy()),
+    }
+
+
+@pytest.mark.parametrize("form", ["array", "object", "frame", "arrow", "sparse"])
+def test_queries_may_come_in_another_table_than_the_training_rows(form):
+    X, y, X_test, y_test = models.make_data("squared")
+    rows, asked = (pd.DataFrame(part, columns=list("abcd")) for part in (X, X_test))
+    asked.iloc[1, 2] = 0.0
+    train = rows_of_any_kind(rows)[form]
+    run = trace(models.make("lightgbm", "squared", 3).fit(train, y), train, y)
+    a, b = X / X.std(axis=0), asked.to_numpy() / X.std(axis=0)
+    distance = np.sqrt(((a[:, None] - b) ** 2).sum(axis=2))
+    estimator = InputSimilarity().fit(run)
+    for kind, given in rows_of_any_kind(asked).items():
+        found = np.abs(estimator.explain(given, y_test, progress=False).values)
+        np.testing.assert_allclose(found, 1 / (1 + distance), rtol=1e-6, err_msg=kind)
 
 
 def test_a_wrong_measure_is_named():

@@ -7,6 +7,9 @@ import joblib
 import numpy as np
 import pytest
 from sklearn import ensemble
+from sklearn.base import clone
+from sklearn.decomposition import PCA
+from sklearn.pipeline import make_pipeline
 
 from influence import Influence, Reweighted, Without
 from influence.errors import InputError, StorageError
@@ -205,6 +208,25 @@ def test_a_checkpoint_of_something_else_is_refused(six, tmp_path):
     path.write_bytes(b"cut off")
     with pytest.raises(StorageError, match="truncated"):
         DataShapley(2).fit(six.run).explain(X_test, y_test, checkpoint=path, progress=False)
+
+
+def test_a_checkpoint_of_another_recipe_is_refused_whose_trees_are_the_same(six, tmp_path):
+    path = tmp_path / "orders.npz"
+    other = clone(six.model).set_params(min_impurity_decrease=1e-9).fit(*six.data)
+    run = trace(other, *six.data)
+    assert run.fingerprint == six.run.fingerprint
+    DataShapley(2).fit(six.run).explain(*six.asked, checkpoint=path, progress=False)
+    with pytest.raises(InputError, match="belongs to others"):
+        DataShapley(2).fit(run).explain(*six.asked, checkpoint=path, progress=False)
+
+
+def test_sets_that_the_recipe_cannot_train_on_say_what_to_raise():
+    X, y, X_test, y_test = models.make_data("squared", n_train=12)
+    model = make_pipeline(PCA(3), ensemble.GradientBoostingRegressor(n_estimators=2)).fit(X, y)
+    with pytest.raises(InputError, match="raise min_rows, now 2"):
+        DataShapley(2).fit(model, X, y).explain(X_test, y_test, progress=False)
+    estimator = DataShapley(2, min_rows=3).fit(model, X, y)
+    assert np.isfinite(estimator.explain(X_test, y_test, progress=False).values).all()
 
 
 def test_trainings_are_bounded(six):

@@ -1,5 +1,6 @@
 """LeafRefit against brute force: refits by loops, and by the libraries themselves."""
 
+import tracemalloc
 from dataclasses import replace
 
 import joblib
@@ -26,7 +27,7 @@ def changes(target, n_classes):
     """Changes of a training set, with the multipliers and targets they lead to."""
     n_train = len(target)
     rows = np.arange(0, n_train, 4)
-    new = target[rows] * 0.5 - 1 if n_classes is None else (target[rows] + 1) % n_classes
+    new = target[rows] * 0.5 + 1 if n_classes is None else (target[rows] + 1) % n_classes
     ones, relabelled = np.ones(n_train), target.copy()
     relabelled[rows] = new
     some = np.resize(MULTIPLIERS, n_train)
@@ -50,7 +51,8 @@ def close(ours, oracle, tolerance):
 
 
 def n_classes(case):
-    return {"squared": None, "poisson": None}.get(CASES[case].loss, max(2, CASES[case].n_outputs))
+    numbers = CASES[case].loss in ("squared", "poisson", "gamma")
+    return None if numbers else max(2, CASES[case].n_outputs)
 
 
 @pytest.mark.parametrize("stored", [False, True], ids=["exact", "stored"])
@@ -236,6 +238,36 @@ def test_steps_that_catboost_refused_stay_refused():
         for weight in (np.ones(300), left)
     )
     close(LeafRefit().fit(run).predict(Without(range(9)), X, y), np.real(after - before), 1e-6)
+
+
+@pytest.mark.parametrize("weights", [{"class_weight": {0: 1.0, 1: 3.0}}, {"scale_pos_weight": 3.0}])
+def test_the_weight_follows_the_label(weights):
+    """Every value of the only column has a leaf of its own, so that no split can move."""
+    X, y, X_test, y_test = models.make_data("logistic")
+    X, X_test = np.round(X[:, :1]), np.round(X_test[:, :1])
+    settings = {
+        "n_estimators": 4, "min_child_samples": 1, "min_child_weight": 0.0, "min_data_in_bin": 1,
+        "boost_from_average": False, "verbose": -1, "n_jobs": 1, **weights,
+    }  # fmt: skip
+    model = lightgbm.LGBMClassifier(**settings).fit(X, y)
+    rows = [0, 5, 6]
+    run = trace(model, X, y)
+    change = Relabelled(rows, 1 - y[rows])
+    real = retrainer(run, X_test, y_test)(change)
+    assert np.abs(real).max() > 0.01
+    close(LeafRefit().fit(run).predict(change, X_test, y_test), real, 1e-6)
+
+
+def test_self_influence_holds_no_matrix_of_rows_by_rows():
+    X, y, _, _ = models.make_data("squared", n_train=600)
+    estimator = LeafRefit().fit(models.make("lightgbm", "squared", 2).fit(X, y), X, y)
+    expected = np.diagonal(estimator.explain(X, y, progress=False).values)
+    tracemalloc.start()
+    found = estimator.self_influence(progress=False)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(found, expected)
+    assert peak < 8 * 600**2 / 2
 
 
 def test_threads_change_no_bit():

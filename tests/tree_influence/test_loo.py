@@ -99,3 +99,17 @@ def test_the_only_row_of_a_class_cannot_be_left_out():
     model = models.make("sklearn_gb", "softmax", 2).fit(X, names)
     with pytest.raises(InputError, match="class 'maybe' has 1"):
         LOO().fit(model, X, names)
+
+
+def test_a_class_without_rows_stands_in_no_row_s_way():
+    import lightgbm
+
+    X, y, X_test, y_test = models.make_data("logistic")
+    params = {"objective": "multiclass", "num_class": 3, "verbose": -1, "num_threads": 1}
+    run = trace(lightgbm.train(params, lightgbm.Dataset(X, y), 2), X, y)
+    effect = LOO().fit(run).predict(Without([3]), X_test, y_test)
+    after, before = (
+        -np.log(lightgbm.train(params, rows, 2).predict(X_test)[np.arange(len(y_test)), y_test])
+        for rows in (lightgbm.Dataset(np.delete(X, 3, 0), np.delete(y, 3)), lightgbm.Dataset(X, y))
+    )
+    np.testing.assert_allclose(effect, after - before, atol=1e-9)

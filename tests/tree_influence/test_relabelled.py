@@ -12,7 +12,7 @@ from tests.reference import boosting
 from tests.tree_influence import models
 from tests.tree_influence.synthetic import CASES, as_run, random_boosting
 from tests.tree_influence.test_formulas import ONE_STEP, close
-from tree_influence import BoostIn, LeafInfluence, trace
+from tree_influence import AXIL, BoostIn, LeafInfluence, LeafRefit, trace
 
 ROWS = (1, 7)
 REAL = [(library, task) for library in models.LIBRARIES for task in models.TASKS]
@@ -232,17 +232,33 @@ def test_labels_the_model_does_not_know_are_refused():
         influence.predict(Relabelled([0], [1]))
 
 
-def test_a_label_the_loss_cannot_take_is_refused():
+@pytest.mark.parametrize(
+    ("objective", "wrong", "right"),
+    [
+        ("reg:squaredlogerror", -1.0, -0.5),
+        ("reg:gamma", 0.0, 0.5),
+        ("reg:tweedie", -0.1, 0.0),
+        ("count:poisson", -0.1, 0.0),
+        ("reg:logistic", 1.1, 1.0),
+    ],
+)
+def test_a_label_the_loss_cannot_take_is_refused(objective, wrong, right):
     import xgboost
 
     fitted = models.fit("sklearn_gb", "squared")
-    y = np.exp(fitted.y)
-    model = xgboost.XGBRegressor(
-        objective="reg:squaredlogerror", n_estimators=2, max_depth=2, n_jobs=1
-    ).fit(fitted.X, y)
-    fit = BoostIn().fit(trace(model, fitted.X, y))
-    with np.errstate(invalid="ignore"), pytest.raises(InputError, match="not finite"):
-        fit.predict(Relabelled([0], [-3.0]), fitted.X_test, np.exp(fitted.y_test))
+    y, y_test = (1 / (1 + np.exp(-target)) for target in (fitted.y, fitted.y_test))
+    model = xgboost.XGBRegressor(objective=objective, n_estimators=2, max_depth=2, n_jobs=1)
+    run = trace(model.fit(fitted.X, y), fitted.X, y)
+    estimators = [BoostIn(), LeafInfluence(), LeafRefit()]
+    for estimator in estimators if objective == "reg:squaredlogerror" else [*estimators, AXIL()]:
+        fit = estimator.fit(run)
+        with pytest.raises(InputError, match=f"is defined for, got {wrong} for row 1"):
+            fit.predict(Relabelled([0, 1], [right, wrong]), fitted.X_test, y_test)
+        effect = fit.predict(Relabelled([0, 1], [right, right]), fitted.X_test, y_test)
+        assert np.isfinite(effect).all() and effect.any()
+    model.fit(fitted.X, np.append(right, y[1:]))
+    with pytest.raises(xgboost.core.XGBoostError):
+        model.fit(fitted.X, np.append(wrong, y[1:]))
 
 
 def test_weights_that_depend_on_a_number_are_refused():

@@ -6,7 +6,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from influence import Relabelled, Reordered, Reweighted, Without, agreement, leave_one_out
-from influence.errors import InputError, UnsupportedChangeError
+from influence.errors import InputError, RetrainingError, UnsupportedChangeError
 from tests.tree_influence import models
 from tree_influence import LeafInfluence, retrainer, trace
 
@@ -108,3 +108,31 @@ def test_leaf_influence_agrees_with_leave_one_out_where_splits_stay():
     )
     assert (found.pearson > 0.999).all(), found
     np.testing.assert_allclose(found.slope, 1.0, atol=0.1)
+
+
+def test_no_run_and_no_change_are_named():
+    fitted = models.fit("lightgbm", "squared")
+    asked = fitted.X_test, fitted.y_test
+    with pytest.raises(InputError, match=r"trace\(model, X_train, y_train\), got a LGBMRegressor"):
+        retrainer(fitted.model, *asked)
+    retrain = retrainer(trace(fitted.model, fitted.X, fitted.y, fitted.weight), *asked)
+    for nothing, kind in (([1, 2], "list"), (None, "NoneType")):
+        with pytest.raises(UnsupportedChangeError, match=f"such as Without.*, got a {kind}"):
+            retrain(nothing)
+
+
+def test_new_labels_may_be_booleans_where_the_training_labels_were():
+    X, y, X_test, y_test = models.make_data("logistic")
+    labels = y > 0
+    run = trace(models.make("xgboost", "logistic", 3).fit(X, labels), X, labels)
+    retrain = retrainer(run, X_test, y_test > 0)
+    as_numbers = retrain(Relabelled([0, 3], 1 - y[[0, 3]]))
+    np.testing.assert_array_equal(retrain(Relabelled([0, 3], ~labels[[0, 3]])), as_numbers)
+
+
+def test_what_the_library_refuses_to_train_on_is_named():
+    X, y, X_test, y_test = models.make_data("logistic")
+    model = models.make("lightgbm", "squared", 3).set_params(objective="poisson").fit(X, y)
+    retrain = retrainer(trace(model, X, y), X_test, y_test)
+    with pytest.raises(RetrainingError, match=r"refuses: LightGBMError: .*negative"):
+        retrain(Relabelled([0], [-1.0]))

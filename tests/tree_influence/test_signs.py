@@ -91,6 +91,18 @@ def test_several_outputs_of_one_target(loss, columns):
     np.testing.assert_array_equal(asked(model, Y, Y_TEST), expected)
 
 
+def test_relevances_are_compared_with_their_mean():
+    """A ranker's scores say which row is first, and nothing on the scale of the relevances."""
+    from lightgbm import LGBMRanker
+
+    relevance, relevance_test = (np.digitize(y, [-0.5, 0.5, 1.5]) for y in (Y, Y_TEST))
+    model = LGBMRanker(n_estimators=3, min_child_samples=3, verbose=-1, n_jobs=1)
+    model.fit(X, relevance, group=[20, 20])
+    expected = naive(relevance, relevance_test, np.full((7, 1), relevance.mean()))
+    np.testing.assert_array_equal(asked(model, relevance, relevance_test), expected)
+    assert (expected < 0).any()
+
+
 def test_intervals_have_no_sides():
     from catboost import CatBoostRegressor
 

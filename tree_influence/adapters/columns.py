@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from influence.errors import InputError, NotYetSupportedError
+from influence.errors import InputError, NotYetSupportedError, TooFewRowsError
 
 Floats = NDArray[np.float64]
 
@@ -33,7 +33,7 @@ def check_all_classes(y: NDArray[np.generic], classes: NDArray[np.generic] | Non
         return
     absent = classes[~np.isin(classes, y)]
     if len(absent):
-        raise InputError(
+        raise TooFewRowsError(
             "Expected rows of every class to train on, but none is left of "
             f"{absent[:10].tolist()}; keep at least one of each."
         )
