@@ -5,6 +5,7 @@
 #   make format        apply the formatting and the safe fixes
 #   make zoo           draw thousands of models and hold each against oracles; ARGS="--n 500"
 #   make bench         benchmarks; ARGS="..." goes to them
+#   make study         methods against real retraining, over data sets and libraries
 # PYTHON=... chooses the interpreter, VENV=... the folder of the environment.
 
 # The first Python 3.11 or newer that really runs and can make an environment.
@@ -16,7 +17,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 METADATA := pyproject.toml setup.py constraints.txt
 
-.PHONY: help quickstart test lint format zoo bench
+.PHONY: help quickstart test lint format zoo bench study
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -41,6 +42,9 @@ zoo: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks $(ARGS)
+
+study: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.study $(ARGS)
 
 # Stamps: an environment is made once, and installed again when the requirements change.
 $(VENV)/.made:

@@ -23,6 +23,7 @@ __all__ = [
     "Without",
     "__version__",
     "agreement",
+    "compare_methods",
     "counterfactual",
     "errors",
     "far_end",
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
         random_subsets,
         remove_top,
     )
+    from influence.comparison import compare_methods
     from influence.counterfactual import counterfactual
     from influence.detection import label_noise_curve, noise_detection
     from influence.evaluate import agreement, noise_floor
@@ -77,6 +79,7 @@ else:
                 "random_subsets",
                 "remove_top",
             ],
+            "influence.comparison": ["compare_methods"],
             "influence.counterfactual": ["counterfactual"],
             "influence.detection": ["label_noise_curve", "noise_detection"],
             "influence.errors": [],

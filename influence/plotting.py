@@ -1,6 +1,6 @@
 """Plots of results: arrays in, a matplotlib axes out. Needs the extra `report`."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +9,7 @@ from influence.errors import MissingPackageError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Floats = NDArray[np.float64]
 
@@ -85,4 +86,25 @@ def search(
     axes.set_xlabel("retraining")
     axes.set_ylabel("rows removed")
     axes.legend()
+    return axes
+
+
+def panels(n: int) -> "tuple[Figure, NDArray[Any]]":
+    """A new figure of axes side by side, shape (n,)."""
+    first = axes_or_new(None)
+    figure: Any = first.figure
+    figure.clear()
+    figure.set_size_inches(5 * n, 4)
+    return figure, figure.subplots(1, n)
+
+
+def bars(
+    names: list[str], mean: Floats, low: Floats, high: Floats, ax: "Axes | None" = None
+) -> "Axes":
+    """A bar for each name, the first on top, with its interval; all of shape (n_names,)."""
+    axes = axes_or_new(ax)
+    below, above = np.maximum(mean - low, 0.0), np.maximum(high - mean, 0.0)
+    axes.barh(names, mean, xerr=np.stack([below, above]), color="tab:blue", alpha=0.7)
+    axes.invert_yaxis()
+    axes.axvline(0, color="grey", linewidth=1)
     return axes

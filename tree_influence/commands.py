@@ -4,11 +4,9 @@ Nothing heavy is imported here at the top: `influence --help` loads this file.
 """
 
 import argparse
-import contextlib
-import json
-from typing import Any
 
-METHODS = {"boostin": "BoostIn", "leaf_influence": "LeafInfluence", "tree_sim": "TreeSim"}
+from tree_influence.command_input import add_input_arguments, read_input
+from tree_influence.methods import known_methods
 
 
 class Explain:
@@ -18,54 +16,29 @@ class Explain:
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         add = parser.add_argument
-        add("model", metavar="MODEL", help="saved model: LightGBM .txt, XGBoost .json or .ubj, "
-            "CatBoost .cbm or .json, scikit-learn saved with skops")  # fmt: skip
-        add("--train", required=True, metavar="FILE", help="training rows, CSV or Parquet, in the "
-            "order they were trained on")  # fmt: skip
-        add("--target", required=True, metavar="COLUMN", help="column to predict")
-        add("--queries", required=True, metavar="FILE", help="rows to explain; without the target "
-            "column, a classifier's own predictions are explained")  # fmt: skip
-        add("--method", choices=list(METHODS), default="leaf_influence",
+        add_input_arguments(parser)
+        add("--method", choices=[name for name, method in known_methods().items()
+            if not method.trains], default="leaf_influence",
             help="default: %(default)s")  # fmt: skip
         add("--top", type=int, default=10, metavar="K", help="rows to show of each side "
             "(default: %(default)s)")  # fmt: skip
-        add("--weight", metavar="COLUMN", help="column of sample weights in the training file")
-        add("--id", metavar="COLUMN", help="column that names the rows in both files (default: "
-            "their position, from 0)")  # fmt: skip
-        add("--fill", metavar="TEXT", help="put TEXT where a text column has no value, as was done "
-            "for training (CatBoost needs that)")  # fmt: skip
-        add("--text", action="append", default=[], metavar="COLUMN", help="read a CSV column as "
-            "text, where its categories look like numbers (01) or like missing (None); may be "
-            "repeated")  # fmt: skip
-        add("--param", action="append", default=[], metavar="NAME=VALUE", help="training parameter "
-            "that the saved model does not hold, e.g. reg_lambda=1; may be repeated")  # fmt: skip
-        add("--allow-inexact", action="store_true", help="answer even if the leaves do not "
-            "recompute from the training rows; the error is stated")  # fmt: skip
         add("--out", metavar="DIR", help="write CSV, Parquet, the result and its provenance here")
 
     def run(self, args: argparse.Namespace) -> int:
-        import tree_influence
         from influence.errors import InputError
-        from tree_influence.run import feature_names
-        from tree_influence.tables import make_folder, read_table, side_by_side, write_results
+        from tree_influence.tables import make_folder, side_by_side, write_results
 
         if args.top < 1:
             raise InputError(f"--top must be at least 1, got {args.top}.")
-        params = parse_params(args.param)
         if args.out is not None:
             make_folder(args.out)
-        asked = read_table(args.queries, args.text, args.fill)
-        train = read_table(args.train, args.text, args.fill)
-        model = load_model(args.model)
-        names = feature_names(model)
-        run = _trace(model, names, train, params, args)
-        X, y, facts = _queries(run, names, asked, args)
-        estimator = getattr(tree_influence, METHODS[args.method])().fit(run)
-        top = estimator.explain_top(X, y, k=args.top, progress=not args.quiet)
-        print(side_by_side(top, facts))
+        given = read_input(args)
+        estimator = known_methods()[args.method].estimator(seed=0).fit(given.run)
+        top = estimator.explain_top(given.X, given.y, k=args.top, progress=not args.quiet)
+        print(side_by_side(top, given.facts))
         print(f"{top.provenance.summary()}\nsign: {top.provenance.sign}")
         if args.out is not None:
-            written = write_results(args.out, top, facts)
+            written = write_results(args.out, top, given.facts)
             print("written: " + ", ".join(str(path) for path in written))
         return 0
 
@@ -87,84 +60,3 @@ class Quickstart:
 
 explain = Explain()
 quickstart = Quickstart()
-
-
-def parse_params(pairs: list[str]) -> dict[str, Any]:
-    """NAME=VALUE pairs; values are read as JSON where they can be, else as text."""
-    from influence.errors import InputError
-
-    params: dict[str, Any] = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals or not name:
-            raise InputError(f"--param takes NAME=VALUE, got {pair!r}.")
-        try:
-            params[name] = json.loads(value)
-        except json.JSONDecodeError:
-            params[name] = value
-    return params
-
-
-def load_model(path: str) -> Any:
-    """The saved model, read by its own library."""
-    from tree_influence import adapters
-
-    return adapters.load(path)
-
-
-def _trace(
-    model: Any, names: Any, train: Any, params: dict[str, Any], args: argparse.Namespace
-) -> Any:
-    from tree_influence import trace
-    from tree_influence.tables import take_column
-
-    y = take_column(train, args.target, args.train)
-    weight = None
-    if args.weight is not None:
-        weight = take_column(train, args.weight, args.train).to_numpy()
-    X, y = _labelled(train, names, y, args.train, args)
-    return trace(model, X, y, weight, params, allow_inexact=args.allow_inexact)
-
-
-def _queries(run: Any, names: Any, asked: Any, args: argparse.Namespace) -> tuple[Any, Any, Any]:
-    """Query features and truth, and what the tables tell of each query."""
-    import pandas as pd
-
-    from influence.errors import InputError, UnsupportedModelError
-
-    has_truth = args.target in asked.columns
-    if not has_truth and run.classes is None:
-        raise InputError(
-            f"{args.queries} has no column {args.target!r}; influence is the effect on a loss, so "
-            "a regression model needs the truth of each query."
-        )
-    y = asked[args.target] if has_truth else pd.Series(0, index=asked.index)
-    X, y = _labelled(asked, names, y, args.queries, args)
-    facts = pd.DataFrame({"prediction": run.predictions(X)}, index=y.index)
-    if has_truth:
-        facts["truth"] = y
-    truth = y if has_truth else facts["prediction"]
-    asked_of = run.queries(X, truth)
-    with contextlib.suppress(UnsupportedModelError):  # an objective that is known for no row
-        facts["loss"] = run.losses(asked_of)
-    return X, truth, facts
-
-
-def _labelled(
-    table: Any, names: Any, y: Any, path: str, args: argparse.Namespace
-) -> tuple[Any, Any]:
-    """The model's columns and a target, with the rows named by the column --id if there is one."""
-    import pandas as pd
-
-    from influence.errors import InputError
-    from tree_influence.tables import take_column, take_features
-
-    X = take_features(table, names, (args.target, args.weight, args.id), path)
-    if args.id is None:
-        return X, y
-    labels = take_column(table, args.id, path)
-    if labels.isna().any() or labels.duplicated().any():
-        raise InputError(f"--id needs a column that names each row once; {args.id!r} of {path} "
-                         "has missing or repeated values.")  # fmt: skip
-    y = y.set_axis(labels)
-    return (X.set_axis(y.index) if isinstance(X, pd.DataFrame) else X), y

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from xgboost.callback import EarlyStopping
 
 from influence.errors import (
+    InputError,
     MissingParameterError,
     NotFittedError,
     StorageError,
@@ -29,12 +30,15 @@ from tree_influence.adapters.xgboost_matrix import unpacked
 from tree_influence.adapters.xgboost_objectives import response
 from tree_influence.adapters.xgboost_params import read_params
 from tree_influence.adapters.xgboost_recipe import Training
-from tree_influence.adapters.xgboost_settings import parameters_of, trees_settings
+from tree_influence.adapters.xgboost_settings import parameters_of, recipe_of_file, trees_settings
 from tree_influence.adapters.xgboost_table import Table, read_table
 from tree_influence.adapters.xgboost_trees import Content, read
 from tree_influence.losses import Loss
 from tree_influence.target import are_shares, encode_target
 
+SAME_MODEL = 1e-5  # over the largest raw prediction, which is float32
+# Parameters of the estimators that say nothing of how a given number of rounds is trained.
+_OF_ESTIMATORS = {"n_estimators", "early_stopping_rounds", "missing", "enable_categorical"}
 # Of a tree's leaves, in JSON or UBJSON.
 _LEAF_WIDTH = re.compile(rb'size_leaf_vector(?:"\s*:\s*"|SL.{8})(\d+)', re.DOTALL)
 
@@ -196,6 +200,37 @@ class XGBoost(Adapter):
             fitted = xgboost.train(parameters, rows, rounds, verbose_eval=False)
         return type(self)(fitted, self._params, self._table)
 
+    def trained_by(
+        self, parameters: Mapping[str, Any], X: Any, target: Floats, weight: Floats | None
+    ) -> xgboost.Booster:
+        """The model of a file, trained again, so that it knows its parameters.
+
+        Args:
+            parameters: Those it was trained with, where they were set; the file holds objective,
+                start and number of rounds.
+            X: Its training features.
+            target: Encoded target, shape (n_train,).
+            weight: Sample weights, shape (n_train,), or None.
+
+        Raises:
+            InputError: They give another model.
+        """
+        known = recipe_of_file(self._settings, self._content)
+        features = self.features(X)
+        rows = self._rows(features, target, weight)
+        given = {name: value for name, value in parameters.items() if name not in _OF_ESTIMATORS}
+        rounds = self._content.n_iterations
+        booster = xgboost.train({**known, **given}, rows, rounds, verbose_eval=False)
+        ours, theirs = booster.predict(rows, output_margin=True), self.library_raw(features)
+        gap = float(np.abs(np.reshape(ours, theirs.shape) - theirs).max())
+        if not gap <= SAME_MODEL * max(1.0, float(np.abs(theirs).max())):
+            raise InputError(
+                "Expected the training parameters given to train the saved model again, but their "
+                f"raw predictions differ by {gap:.2g}. Give all that were set (max_depth, "
+                "learning_rate, subsample, seed ...), as they were, and the same XGBoost version."
+            )
+        return booster
+
     def _check_refit(self, target: Floats, classes: NDArray[np.generic] | None) -> None:
         """Refuses what would become another model."""
         self._training.loss()
@@ -203,7 +238,8 @@ class XGBoost(Adapter):
             raise MissingParameterError(
                 "A saved XGBoost model does not hold its training parameters (max_depth, "
                 "learning_rate ...), so nobody can train it again. Give the estimator or Booster "
-                "as it was trained, instead of one that was saved and loaded."
+                "as it was trained, instead of one that was saved and loaded; to influence compare "
+                "give what it was trained with, e.g. --recipe max_depth=3."
             )
         check_all_classes(target, classes)
 

@@ -21,14 +21,23 @@ def trees_settings(settings: Settings) -> Settings:
 
 def parameters_of(settings: Settings, content: Content) -> dict[str, Any]:
     """Training parameters of a Booster that was trained in this process."""
-    trees, facts = trees_settings(settings), content.learner["learner_model_param"]
+    trees = trees_settings(settings)
     parameters = {
         **trees["tree_train_param"],
         **settings["gradient_booster"].get("dart_train_param", {}),
         **settings["learner_train_param"],
         "tree_method": trees["gbtree_train_param"]["tree_method"],
-        "num_parallel_tree": content.n_parallel,
         **{name: settings["generic_param"][name] for name in ("seed", "nthread", "device")},
+    }
+    return parameters | recipe_of_file(settings, content)
+
+
+def recipe_of_file(settings: Settings, content: Content) -> dict[str, Any]:
+    """The training parameters that a file holds: objective, start, trees of a round."""
+    facts = content.learner["learner_model_param"]
+    parameters = {
+        "objective": settings["learner_train_param"]["objective"],
+        "num_parallel_tree": content.n_parallel,
     }
     for name in _OF_OBJECTIVES:
         parameters |= settings["objective"].get(name, {})

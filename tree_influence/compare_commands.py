@@ -1,0 +1,264 @@
+"""The command `influence compare`: which method to believe, for one's own model.
+
+Nothing heavy is imported here at the top: `influence --help` loads this file.
+"""
+
+import argparse
+import contextlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tree_influence.command_input import Given, add_input_arguments, parse_params, read_input
+from tree_influence.methods import CHANCE, Method, chosen_methods
+
+DEFAULT = "boostin,leaf_influence,tree_sim,input_similarity"
+
+
+class Compare:
+    """`influence compare`: methods judged by retraining a saved model."""
+
+    help = "judge methods on a saved tree model by retraining it: LDS, LOO, removal, time, memory"
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        add = parser.add_argument
+        add_input_arguments(parser)
+        add("--methods", default=DEFAULT, metavar="A,B", help="names of methods; a wrong one lists "
+            "those known (default: %(default)s); a random ranking is always added")  # fmt: skip
+        add("--n-queries", type=int, default=20, metavar="N", help="queries to judge by, drawn at "
+            "random from the file (default: %(default)s)")  # fmt: skip
+        add("--loo", type=int, default=20, metavar="N", help="rows left out one at a time; 0 for "
+            "none (default: %(default)s)")  # fmt: skip
+        add("--subsets", type=int, default=30, metavar="N", help="random halves of the rows "
+            "trained on; 0 for none (default: %(default)s)")  # fmt: skip
+        add("--fractions", default="0.01,0.02", metavar="A,B", help="shares of the rows to remove, "
+            "those ranked first; none for '' (default: %(default)s)")  # fmt: skip
+        add("--recipe", action="append", default=[], metavar="NAME=VALUE", help="what a saved "
+            "XGBoost model was trained with, e.g. max_depth=3, since its file does not hold it; "
+            "checked by training it again; may be repeated")  # fmt: skip
+        add("--cache", metavar="DIR", help="keep every retraining here, and go on from there")
+        add("--jobs", type=int, default=1, metavar="N", help="retrainings at a time; best with a "
+            "model that uses one thread (default: %(default)s)")  # fmt: skip
+        add("--seed", type=int, default=0, help="of all that is drawn (default: %(default)s)")
+        add("--out", metavar="DIR", help="write CSV, JSON and, with matplotlib, a figure here")
+
+    def run(self, args: argparse.Namespace) -> int:
+        from joblib import parallel_config
+
+        from influence import Campaign
+        from influence.comparison import compare_methods
+        from tree_influence.tables import make_folder
+
+        options = _options(args)
+        methods = chosen_methods(args.methods)
+        if args.out is not None:
+            make_folder(args.out)
+        given = _drawn(read_input(args), args.n_queries, args.seed)
+        asked = _trainable(given, args) if args.recipe else given
+        with parallel_config(n_jobs=args.jobs):
+            plan = _Plan.of(asked, methods, options, args.jobs)
+            if not args.quiet:
+                print(plan, flush=True)
+            campaign = Campaign(
+                plan.retrain, args.cache, progress=not args.quiet, on_error="nan"
+            )  # fmt: skip
+            explained = {name: _explained(method, asked, args) for name, method in methods.items()}
+            found = compare_methods(explained, campaign, **options)
+        print(table(found))
+        if args.out is not None:
+            written = _write(Path(args.out), found, plan, asked.run, args)
+            print("written: " + ", ".join(str(path) for path in written))
+        return 0
+
+
+compare = Compare()
+
+
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """What will be retrained, and how long that may take.
+
+    Attributes:
+        retrain: From a change to real effects.
+        trainings: Their numbers, by what they are for.
+        seconds: Of one training.
+        jobs: Trainings at a time.
+    """
+
+    retrain: Callable[[Any], Any]
+    trainings: Mapping[str, int]
+    seconds: float
+    jobs: int
+
+    @classmethod
+    def of(
+        cls, given: Given, methods: Mapping[str, Method], options: Mapping[str, Any], jobs: int
+    ) -> "_Plan":
+        """Trains twice: to have what the others are compared with, and to time one."""
+        from influence import Without
+        from influence.comparison import n_retrainings
+        from tree_influence import retrainer
+
+        counted = {name: value for name, value in options.items() if name != "seed"}
+        n_judged = len(set(methods) | {CHANCE}) - 1
+        trainings = n_retrainings(n_judged, len(given.y), **counted)
+        own = sum(method.n_trainings(given.run.n_train) for method in methods.values())
+        retrain = retrainer(given.run, given.X, given.y)
+        start = time.perf_counter()
+        retrain(Without([]))
+        seconds = time.perf_counter() - start
+        return cls(retrain, {**trainings, "of the methods": own}, seconds, jobs)
+
+    def __str__(self) -> str:
+        total = sum(self.trainings.values())
+        parts = ", ".join(f"{n} {name}" for name, n in self.trainings.items() if n)
+        return (
+            f"plan: at most {total} trainings ({parts}) of {self.seconds:.2g} s, "
+            f"{self.jobs} at a time: about {_duration(total * self.seconds / self.jobs)}, less "
+            "what the cache holds; smaller with --n-queries, --loo, --subsets, --fractions"
+        )
+
+
+def table(found: Any) -> str:
+    """The comparison as text."""
+    import pandas as pd
+
+    rows, refusals = [], []
+    for row in found.to_frame().to_dict("records"):
+        none = "refused" if row["refused"] else "-"
+        line = {"method": row["method"]}
+        for name, title in (("lds", "LDS"), ("loo", "LOO"), ("removal", "removal")):
+            mean, low, high = (row[name + end] for end in ("", "_low", "_high"))
+            line[title] = none if pd.isna(mean) else f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+        for name, title in (("seconds", "seconds"), ("peak_mib", "MiB")):
+            line[title] = "" if pd.isna(row[name]) else f"{row[name]:.3g}"
+        rows.append(line)
+        if row["refused"]:
+            refusals.append(f"{row['method']} refused: {row['refused']}")
+    told = [
+        pd.DataFrame(rows).to_string(index=False),
+        "LDS, LOO: mean rank correlation with the real effects of half subsets and of single rows;",
+        "removal: mean change of loss without each query's top rows. All: larger = better.",
+    ]
+    return "\n".join([*told, *_failures(found), *refusals])
+
+
+def _failures(found: Any) -> list[str]:
+    """What could not be trained: the same changes for every method."""
+    judged = found.methods[-1]
+    measures = {"LDS": judged.lds, "LOO": judged.loo}
+    return [
+        f"{name}: {len(one.failed)} more changes could not be trained, e.g. for want of a class"
+        for name, one in measures.items()
+        if one is not None and one.failed
+    ]
+
+
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of `compare_methods`."""
+    from influence.errors import InputError
+
+    if args.n_queries < 1 or args.jobs == 0:
+        raise InputError(
+            f"--n-queries must be at least 1 and --jobs not 0, got {args.n_queries} and "
+            f"{args.jobs}."
+        )
+    try:
+        fractions = [float(one) for one in args.fractions.split(",") if one.strip()]
+    except ValueError as error:
+        raise InputError(
+            f"--fractions takes shares such as 0.01,0.02, got {args.fractions!r}."
+        ) from error
+    return {
+        "loo": args.loo,
+        "subsets": args.subsets,
+        "fractions": sorted(fractions),
+        "seed": args.seed,
+    }
+
+
+def _drawn(given: Given, n: int, seed: int) -> Given:
+    """At most n of the queries, in the order of the file."""
+    import numpy as np
+
+    from tree_influence.rows import take
+
+    n_queries = len(given.y)
+    rng = np.random.default_rng(seed)
+    rows = np.sort(rng.choice(n_queries, min(n, n_queries), replace=False))
+    X, y, facts = take(given.X, rows), given.y.iloc[rows], given.facts.iloc[rows]
+    return Given(given.run, X, y, facts)
+
+
+def _trainable(given: Given, args: argparse.Namespace) -> Given:
+    """The same with a model that knows its recipe."""
+    from influence.errors import InputError
+    from tree_influence import trace
+
+    run = given.run
+    if not run.adapter.library.startswith("xgboost"):
+        raise InputError(
+            f"--recipe is for XGBoost; a file of {run.adapter.library} holds its recipe. Leave it "
+            "out."
+        )
+    recipe, params = parse_params(args.recipe, "--recipe"), parse_params(args.param)
+    booster = run.adapter.trained_by(recipe, run.X, run.target, run.sample_weight)
+    live = trace(
+        booster, run.X, run.y, run.sample_weight, params, allow_inexact=args.allow_inexact
+    )  # fmt: skip
+    return replace(given, run=replace(live, train_index=run.train_index))
+
+
+def _explained(method: Method, given: Given, args: argparse.Namespace) -> Callable[[], Any]:
+    """Explains the queries; what trains nothing answers a change before, since that compiles."""
+    from influence import Without
+    from influence.errors import InfluenceError
+
+    def fitted() -> Any:
+        return method.estimator(args.seed).fit(given.run)
+
+    if not method.trains:
+        with contextlib.suppress(InfluenceError):  # told in the table
+            fitted().predict(Without([0]), given.X, given.y)
+    return lambda: fitted().explain(given.X, given.y, progress=not args.quiet)
+
+
+def _write(out: Path, found: Any, plan: _Plan, run: Any, args: argparse.Namespace) -> list[Path]:
+    """Writes tables, figure and provenance."""
+    from influence.errors import MissingPackageError, StorageError
+
+    paths = [out / name for name in ("comparison.csv", "removal.csv", "comparison.json")]
+    try:
+        found.to_frame().to_csv(paths[0], index=False)
+        found.removal_frame().to_csv(paths[1], index=False)
+        paths[2].write_text(json.dumps(_provenance(found, plan, run, args), indent=2) + "\n")
+        with contextlib.suppress(MissingPackageError):  # the figure is an extra
+            found.plot().savefig(out / "comparison.png", dpi=120)
+            paths.append(out / "comparison.png")
+    except OSError as error:
+        raise StorageError(f"Could not write results to {out}: {error}") from error
+    return paths
+
+
+def _provenance(found: Any, plan: _Plan, run: Any, args: argparse.Namespace) -> dict[str, Any]:
+    skipped = {"command", "debug"}
+    return {
+        "configuration": {k: v for k, v in vars(args).items() if k not in skipped},
+        "n_train": found.n_train,
+        "n_queries": found.n_queries,
+        "trainings_at_most": dict(plan.trainings),
+        "seconds_per_training": plan.seconds,
+        "fingerprint": run.fingerprint,
+        "run": dict(run.provenance),
+        "methods": {
+            one.name: one.refused or asdict(one.influence.provenance) for one in found.methods
+        },
+        "results": json.loads(found.to_frame().to_json(orient="records", double_precision=15)),
+    }
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
