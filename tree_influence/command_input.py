@@ -6,7 +6,7 @@ Nothing heavy is imported here at the top: `influence --help` loads this file.
 import argparse
 import contextlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -48,6 +48,9 @@ def add_input_arguments(parser: argparse.ArgumentParser) -> None:
         "repeated")  # fmt: skip
     add("--param", action="append", default=[], metavar="NAME=VALUE", help="training parameter "
         "that the saved model does not hold, e.g. reg_lambda=1; may be repeated")  # fmt: skip
+    add("--recipe", action="append", default=[], metavar="NAME=VALUE", help="what a saved "
+        "XGBoost model was trained with, e.g. max_depth=3, for methods that train again: its file "
+        "does not hold it; checked by training; may be repeated")  # fmt: skip
     add("--allow-inexact", action="store_true", help="answer even if the leaves do not "
         "recompute from the training rows; the error is stated")  # fmt: skip
 
@@ -64,6 +67,8 @@ def read_input(args: argparse.Namespace) -> Given:
     model = adapters.load(args.model)
     names = feature_names(model)
     run = _trace(model, names, train, params, args)
+    if args.recipe:
+        run = _trainable(run, params, args)
     return Given(run, *_queries(run, names, asked, args))
 
 
@@ -95,6 +100,24 @@ def _trace(
         weight = take_column(train, args.weight, args.train).to_numpy()
     X, y = _labelled(train, names, y, args.train, args)
     return trace(model, X, y, weight, params, allow_inexact=args.allow_inexact)
+
+
+def _trainable(run: Any, params: dict[str, Any], args: argparse.Namespace) -> Any:
+    """The same run with a model that knows its recipe."""
+    from influence.errors import InputError
+    from tree_influence import trace
+
+    if not run.adapter.library.startswith("xgboost"):
+        raise InputError(
+            f"--recipe is for XGBoost; a file of {run.adapter.library} holds its recipe. Leave it "
+            "out."
+        )
+    recipe = parse_params(args.recipe, "--recipe")
+    booster = run.adapter.trained_by(recipe, run.X, run.target, run.sample_weight)
+    live = trace(
+        booster, run.X, run.y, run.sample_weight, params, allow_inexact=args.allow_inexact
+    )  # fmt: skip
+    return replace(live, train_index=run.train_index)
 
 
 def _queries(run: Any, names: Any, asked: Any, args: argparse.Namespace) -> tuple[Any, Any, Any]:

@@ -18,8 +18,9 @@ class Explain:
         add = parser.add_argument
         add_input_arguments(parser)
         add("--method", choices=[name for name, method in known_methods().items()
-            if not method.trains], default="leaf_influence",
-            help="default: %(default)s")  # fmt: skip
+            if method.per_row == 0], default="leaf_influence",
+            help="default: %(default)s; averaged_split is the most faithful, and trains 20 models "
+            "on halves of the rows")  # fmt: skip
         add("--top", type=int, default=10, metavar="K", help="rows to show of each side "
             "(default: %(default)s)")  # fmt: skip
         add("--out", metavar="DIR", help="write CSV, Parquet, the result and its provenance here")

@@ -8,11 +8,11 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tree_influence.command_input import Given, add_input_arguments, parse_params, read_input
+from tree_influence.command_input import Given, add_input_arguments, read_input
 from tree_influence.methods import CHANCE, Method, chosen_methods
 
 DEFAULT = "boostin,leaf_influence,tree_sim,input_similarity"
@@ -36,9 +36,6 @@ class Compare:
             "trained on; 0 for none (default: %(default)s)")  # fmt: skip
         add("--fractions", default="0.01,0.02", metavar="A,B", help="shares of the rows to remove, "
             "those ranked first; none for '' (default: %(default)s)")  # fmt: skip
-        add("--recipe", action="append", default=[], metavar="NAME=VALUE", help="what a saved "
-            "XGBoost model was trained with, e.g. max_depth=3, since its file does not hold it; "
-            "checked by training it again; may be repeated")  # fmt: skip
         add("--cache", metavar="DIR", help="keep every retraining here, and go on from there")
         add("--jobs", type=int, default=1, metavar="N", help="retrainings at a time; best with a "
             "model that uses one thread (default: %(default)s)")  # fmt: skip
@@ -56,8 +53,7 @@ class Compare:
         methods = chosen_methods(args.methods)
         if args.out is not None:
             make_folder(args.out)
-        given = _drawn(read_input(args), args.n_queries, args.seed)
-        asked = _trainable(given, args) if args.recipe else given
+        asked = _drawn(read_input(args), args.n_queries, args.seed)
         with parallel_config(n_jobs=args.jobs):
             plan = _Plan.of(asked, methods, options, args.jobs)
             if not args.quiet:
@@ -191,25 +187,6 @@ def _drawn(given: Given, n: int, seed: int) -> Given:
     rows = np.sort(rng.choice(n_queries, min(n, n_queries), replace=False))
     X, y, facts = take(given.X, rows), given.y.iloc[rows], given.facts.iloc[rows]
     return Given(given.run, X, y, facts)
-
-
-def _trainable(given: Given, args: argparse.Namespace) -> Given:
-    """The same with a model that knows its recipe."""
-    from influence.errors import InputError
-    from tree_influence import trace
-
-    run = given.run
-    if not run.adapter.library.startswith("xgboost"):
-        raise InputError(
-            f"--recipe is for XGBoost; a file of {run.adapter.library} holds its recipe. Leave it "
-            "out."
-        )
-    recipe, params = parse_params(args.recipe, "--recipe"), parse_params(args.param)
-    booster = run.adapter.trained_by(recipe, run.X, run.target, run.sample_weight)
-    live = trace(
-        booster, run.X, run.y, run.sample_weight, params, allow_inexact=args.allow_inexact
-    )  # fmt: skip
-    return replace(given, run=replace(live, train_index=run.train_index))
 
 
 def _explained(method: Method, given: Given, args: argparse.Namespace) -> Callable[[], Any]:

@@ -83,6 +83,11 @@ def test_parquet_and_another_method(folder, capsys):
     assert "BoostIn(shrunken_leaves=False, weighted=0)" in capsys.readouterr().out
 
 
+def test_a_method_that_trains_again(folder, capsys):
+    assert explain(folder, "--method", "averaged_leaf") == 0
+    assert "n_models=20" in capsys.readouterr().out
+
+
 def test_queries_without_truth_explain_the_prediction(folder, capsys):
     assert explain(folder, queries="unlabelled.csv") == 0
     assert "truth" not in capsys.readouterr().out
