@@ -84,7 +84,7 @@ class Averaged(Attributor[TreeRun, TreeQueries], Relabels):
             if not isinstance(member, Relabels):
                 raise UnsupportedChangeError(
                     f"{type(member).__name__} does not answer Relabelled, so its average does not "
-                    "either. BoostIn, LeafInfluence and their averages do."
+                    "either. BoostIn, LeafInfluence, SplitInfluence and their averages do."
                 )
             # a member's rows weigh half of theirs, as in `values`
             effect += member._relabelled(change, asked)

@@ -4,7 +4,7 @@ See `histogram_kernels` for the indices.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -14,6 +14,7 @@ from influence.errors import NotYetSupportedError
 from tree_influence import split_kernels
 from tree_influence.binning import Bins
 from tree_influence.kernels import in_threads
+from tree_influence.labels import NewLabels
 from tree_influence.losses import Derivatives
 from tree_influence.replay import Replay
 from tree_influence.run import TreeRun
@@ -146,6 +147,17 @@ def terms_backwards(replay: Replay) -> Iterator[SplitTerms]:
         if (r + 1) % replay.ensemble.n_parallel == 0:
             raw = raw - replay.added(r, replay.leaves)
         yield SplitTerms.of(replay.recipe.loss.derivatives(replay.target, raw))
+
+
+def label_terms_backwards(replay: Replay, new: NewLabels) -> Iterator[SplitTerms]:
+    """The same with g and h~ as they change with the labels; 0 for all other rows."""
+    changed = replace(replay.of_rows(new.rows), target=new.target)
+    factor = new.factor[:, None]
+    for terms, other in zip(terms_backwards(replay), terms_backwards(changed), strict=True):
+        gradient, hessian = np.zeros_like(terms.gradient), np.zeros_like(terms.hessian)
+        gradient[new.rows] = terms.gradient[new.rows] - factor * other.gradient
+        hessian[new.rows] = terms.hessian[new.rows] - factor * other.hessian
+        yield replace(terms, gradient=gradient, hessian=hessian)
 
 
 def find_candidates(

@@ -1,11 +1,13 @@
 """`SplitInfluence`: `LeafInfluence` and the part that goes through the choice of splits."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from influence.base import Attributor
+from influence.base import Attributor, Relabels
+from influence.change import Relabelled
 from tree_influence import split_sweep_kernels
 from tree_influence.binning import Bins
 from tree_influence.candidates import (
@@ -13,10 +15,12 @@ from tree_influence.candidates import (
     TreeCandidates,
     TreeShape,
     find_candidates,
+    label_terms_backwards,
     terms_backwards,
 )
 from tree_influence.halves import half_weighted
 from tree_influence.kernels import in_threads
+from tree_influence.labels import NewLabels, label_terms
 from tree_influence.replay import Replay, RowTerms
 from tree_influence.run import TreeQueries, TreeRun, trace
 from tree_influence.sweep import Rounds, parts_of
@@ -28,7 +32,7 @@ MOST = 10  # candidates of a choice
 DAMPED = 0.75  # share of the split part that is taken where models are averaged
 
 
-class SplitInfluence(Attributor[TreeRun, TreeQueries]):
+class SplitInfluence(Attributor[TreeRun, TreeQueries], Relabels):
     """Influence through all leaf values of all rounds, and through the choice of splits.
 
     The sweep of `LeafInfluence` with all rows at weight 1/2, and in round t, before a changes, at
@@ -60,6 +64,9 @@ class SplitInfluence(Attributor[TreeRun, TreeQueries]):
     where the model's own are not (row subsampling, bounds: `leaf_error` says by how much). Gains
     are those of the formula, whatever the library adds to them (CatBoost's score and its noise,
     gain penalties, sampled columns).
+
+    Answers `Relabelled`: other labels change g and h~ in a row's own D_bi and leaf terms, and
+    nothing else.
 
     Sign: positive = proponent. Unit: loss (first order: among half subsets, where each row weighs
     twice as much, effects differ by about twice the sum of values).
@@ -93,6 +100,36 @@ class SplitInfluence(Attributor[TreeRun, TreeQueries]):
 
     def _add_columns(self, queries: TreeQueries, out: Floats) -> None:
         replay = self.half_
+        self._sweep(replay.backwards(), terms_backwards(replay), queries, out)
+
+    def _relabelled(self, change: Relabelled, queries: TreeQueries) -> Floats:
+        replay, new = self.half_, NewLabels.of(change, self.run_)
+        effect = np.zeros(queries.n_queries)
+        if len(new.rows) == 0:
+            return effect
+        for block in self._tracked_blocks(queries.n_queries, progress=False):
+            values = np.zeros((block.stop - block.start, len(replay.weight))).T
+            chunks, own = label_terms(replay, new), label_terms_backwards(replay, new)
+            self._sweep(chunks, own, queries[block], values)
+            effect[block] = values[new.rows].sum(axis=0)
+        return effect
+
+    def _sweep(
+        self,
+        chunks: Iterator[RowTerms],
+        own: Iterator[SplitTerms],
+        queries: TreeQueries,
+        out: Floats,
+    ) -> None:
+        """Adds the values of all rows to `out`, shape (n_train, n_queries).
+
+        Args:
+            chunks: Terms of the leaves, last round first.
+            own: Terms of the splits of each round, last round first.
+            queries: The queries.
+            out: Added to.
+        """
+        replay = self.half_
         raw = replay.raw_after(queries.leaves, queries.offset)
         pull = replay.recipe.loss.derivatives(queries.target, raw).gradient  # (n_queries, K)
         binned = self.bins_.of(queries.given.X)
@@ -100,8 +137,7 @@ class SplitInfluence(Attributor[TreeRun, TreeQueries]):
             _Part(self, queries.leaves[:, block], binned[:, block], pull[block], block)
             for block in parts_of(queries.n_queries, VECTOR)
         ]
-        own = terms_backwards(replay)
-        for chunk in replay.backwards():
+        for chunk in chunks:
             for place in range(len(chunk.direct) - 1, -1, -1):
                 r = chunk.rounds.start + place
                 cells = _Cells(self, r, next(own))

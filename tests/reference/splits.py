@@ -29,8 +29,13 @@ class Table:
     symmetric: bool = False
 
 
-def influence(b, weight, query_leaves, query_target, table, scale, leaf_part=True, pull=None):
-    """Minus w dL_q / dw_j at half of the weights, (n_train, n_queries)."""
+def influence(
+    b, weight, query_leaves, query_target, table, scale, leaf_part=True, pull=None, labels=None
+):
+    """Minus w dL_q / dw_j at half of the weights, (n_train, n_queries).
+
+    With `labels` the rows' own terms are at these labels, and all else as trained.
+    """
     w = weight / 2
     values = boosting.refit(b, w)
     n_train, n_queries = len(w), query_leaves.shape[2]
@@ -45,15 +50,16 @@ def influence(b, weight, query_leaves, query_target, table, scale, leaf_part=Tru
     derivative = np.zeros((n_train, n_queries))
     for r in range(len(values) - 1, -1, -1):
         g, h, dg, dh = terms(b, score[r])
+        own = gradients(b, b.target if labels is None else labels, score[r])
         before = a.copy()
         for t in range(b.leaves.shape[1]):
             outputs = range(b.n_outputs) if b.n_values > 1 else [t]
             tree = b.rate[r, t], b.leaves[r, t], query_leaves[r, t]
             if leaf_part:
                 theta = values[r, t] / b.rate[r, t]  # (n_leaves, n_values)
-                leaves(b, r, t, outputs, tree, theta, w, g, h, dg, dh, before, c, a, derivative)
+                leaves(b, r, t, outputs, tree, theta, w, h, own, dg, dh, before, c, a, derivative)
             for choice in table.choices:
-                known = g, h, dg, dh
+                known = g, h, dg, dh, own
                 split(b, r, t, outputs, tree, choice, table, scale, w, known, before, c, a,
                       derivative)  # fmt: skip
     return -w[:, None] * derivative
@@ -78,7 +84,7 @@ def terms(b, score):
     return g, h, dg, dh
 
 
-def leaves(b, r, t, outputs, tree, theta, w, g, h, dg, dh, before, c, a, derivative):
+def leaves(b, r, t, outputs, tree, theta, w, h, own, dg, dh, before, c, a, derivative):
     """The part through leaf values."""
     rate, leaf, query_leaf = tree
     for v, k in enumerate(outputs):
@@ -90,7 +96,7 @@ def leaves(b, r, t, outputs, tree, theta, w, g, h, dg, dh, before, c, a, derivat
             hessian = (w[rows] * h[rows, k]).sum() + b.l2[r, t, node]
             u = rate * (c[k] * (query_leaf == node) + before[rows, k].sum(axis=0)) / hessian
             for j in rows:
-                derivative[j] -= u * (g[j, k] + value * h[j, k])
+                derivative[j] -= u * (own[0][j, k] + value * own[1][j, k])
                 for m in range(b.n_outputs):
                     a[j, m] -= u * w[j] * (dg[j, k, m] + value * dh[j, k, m])
 
@@ -98,7 +104,7 @@ def leaves(b, r, t, outputs, tree, theta, w, g, h, dg, dh, before, c, a, derivat
 def split(b, r, t, outputs, tree, choice, table, scale, w, known, before, c, a, derivative):
     """The part through one choice of a split."""
     rate, leaf, query_leaf = tree
-    g, h, dg, dh = known
+    g, h, dg, dh, own = known
     l2 = b.l2[r, t].min()
     found = candidates(b, leaf, choice, table, outputs, g, h, w, l2)
     if len(found) < 2:
@@ -106,7 +112,8 @@ def split(b, r, t, outputs, tree, choice, table, scale, w, known, before, c, a, 
     effects, losses, gains = [], [], []
     for gain, rows_left, queries_left in found:
         gains.append(gain)
-        d = np.zeros((len(w), 1 + b.n_outputs))  # by the weight, by each raw score
+        # by the weight, by each raw score, by the weight with the other label
+        d = np.zeros((len(w), 2 + b.n_outputs))
         loss = np.zeros(len(query_leaf))
         for under in choice:
             for side in (True, False):
@@ -116,7 +123,8 @@ def split(b, r, t, outputs, tree, choice, table, scale, w, known, before, c, a, 
                     hessian = (w * h[:, k])[rows].sum()
                     theta = newton((w * g[:, k])[rows].sum(), hessian, b.l1, l2)
                     d[rows, 0] += -2 * theta * g[rows, k] - theta**2 * h[rows, k]
-                    d[rows, 1:] += -2 * theta * dg[rows, k] - theta**2 * dh[rows, k]
+                    d[rows, 1:-1] += -2 * theta * dg[rows, k] - theta**2 * dh[rows, k]
+                    d[rows, -1] += -2 * theta * own[0][rows, k] - theta**2 * own[1][rows, k]
                     loss += rate * theta * (before[rows, k].sum(axis=0) + c[k] * asked)
         effects.append(d)
         losses.append(loss)
@@ -129,8 +137,8 @@ def split(b, r, t, outputs, tree, choice, table, scale, w, known, before, c, a, 
     p = np.where(p / p.sum() > LEAST, p, 0.0)
     p = p / p.sum()
     kappa = p[:, None] * (losses - p @ losses) / tau
-    derivative += scale * np.einsum("bq,bj->jq", kappa, effects[:, :, 0])
-    a += scale * w[:, None, None] * np.einsum("bq,bjm->jmq", kappa, effects[:, :, 1:])
+    derivative += scale * np.einsum("bq,bj->jq", kappa, effects[:, :, -1])
+    a += scale * w[:, None, None] * np.einsum("bq,bjm->jmq", kappa, effects[:, :, 1:-1])
 
 
 def newton(gradient, hessian, l1, l2):

@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from influence.change import random_subsets
+from influence.change import Relabelled, random_subsets
 from influence.errors import NotYetSupportedError
 from influence.evaluate import compare, retrain_all
 from tests.reference import splits
 from tests.tree_influence import models
 from tests.tree_influence.synthetic import CASES, as_run, random_boosting
+from tests.tree_influence.test_relabelled import ROWS, others
 from tree_influence import LeafInfluence, retrainer, trace
 from tree_influence.adapters.base import GivenRows
 from tree_influence.candidates import TreeShape
@@ -50,7 +51,7 @@ def random_table(n_train, n_queries, n_leaves, kind, seed=0):
 def with_table(run, queries, table):
     """The run and its queries with features."""
     adapter: Any = SimpleNamespace(
-        library="synthetic 1.0",
+        library="synthetic 1.0", n_targets=1,
         ensemble=replace(run.adapter.ensemble, n_features=table.rows.shape[1]),
         symmetric=table.symmetric,
         categorical=tuple(table.categorical), unordered=(), features=lambda X: X,
@@ -93,6 +94,19 @@ def test_values_are_the_formula(case, kind):
 def test_other_tables(seed):
     oracle, run, queries = problem("logistic", "nodes", seed)
     close(columns(SplitInfluence().fit(run), queries), splits.influence(*oracle, scale=1.0))
+
+
+@pytest.mark.parametrize("case", ONE_STEP)
+def test_other_labels_change_the_rows_own_terms(case):
+    oracle, run, queries = problem(case, "nodes")
+    labels = oracle[0].target.copy()
+    labels[list(ROWS)] = others(oracle[0])
+    ours = SplitInfluence().fit(run)._relabelled(Relabelled(ROWS, labels[list(ROWS)]), queries)
+    before, after = (
+        splits.influence(*oracle, scale=1.0, labels=of)[list(ROWS)]
+        for of in (oracle[0].target, labels)
+    )
+    close(ours, (before - after).sum(axis=0))
 
 
 @pytest.mark.parametrize("case", CASES)
