@@ -6,10 +6,11 @@ measure; they differ only in the list of changes.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from influence.campaign import ChangeT, Effect, Floats, retrain_all
@@ -17,6 +18,8 @@ from influence.errors import InputError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+Rows = NDArray[np.int64]
 
 RESAMPLES = 500
 
@@ -194,27 +197,81 @@ def _check_number(n_changes: int) -> None:
 
 
 def _interval(predicted: Floats, retrained: Floats, seed: int) -> tuple[float, float]:
+    """Ends of the bootstrap interval of the mean rank correlation."""
     rng = np.random.default_rng(seed)
     n_changes, n_queries = predicted.shape
+    sorted_both = _Sorted.of(predicted), _Sorted.of(retrained)
     means = np.empty(RESAMPLES)
     for b in range(RESAMPLES):
-        cells = np.ix_(rng.integers(0, n_changes, n_changes), rng.integers(0, n_queries, n_queries))
-        ranks = (rankdata(effects[cells], axis=0) for effects in (predicted, retrained))
-        means[b] = _mean(_correlation(*ranks))
+        times = np.bincount(rng.integers(0, n_changes, n_changes), minlength=n_changes)
+        queries = rng.integers(0, n_queries, n_queries)
+        ranks = (one.ranks(times) for one in sorted_both)
+        means[b] = _mean(_correlation(*ranks, times)[queries])
     low, high = np.nanquantile(means, [0.025, 0.975]) if np.isfinite(means).any() else [np.nan] * 2
     return float(low), float(high)
 
 
-def _centred(effects: Floats) -> Floats:
-    """Deviations from each column's mean; exactly 0 where only rounding varies."""
-    varies = np.ptp(effects, axis=0) > 1e-12 * np.abs(effects).max(axis=0)
-    return np.where(varies, effects - effects.mean(axis=0), 0.0)
+@dataclass(frozen=True, eq=False)
+class _Sorted:
+    """Effects in order: what ranks them among any drawn changes without sorting again.
+
+    Attributes:
+        order: Changes from the smallest effect, for each query, shape (n_changes, n_queries).
+        first: First place of the effects equal to that in each place, same shape.
+        last: Last place of them.
+    """
+
+    order: Rows
+    first: Rows
+    last: Rows
+
+    @classmethod
+    def of(cls, effects: Floats) -> Self:
+        order = np.argsort(effects, axis=0, kind="stable")
+        values = np.take_along_axis(effects, order, axis=0)
+        place = np.arange(len(effects))[:, None]
+        new = np.ones(effects.shape, dtype=bool)
+        new[1:] = values[1:] != values[:-1]
+        ends = np.ones(effects.shape, dtype=bool)
+        ends[:-1] = new[1:]
+        first = np.maximum.accumulate(np.where(new, place, 0), axis=0)
+        last = np.minimum.accumulate(np.where(ends, place, len(effects))[::-1], axis=0)[::-1]
+        return cls(order, first, last)
+
+    def ranks(self, times: Rows) -> Floats:
+        """Mean ranks where each change is drawn so many times, shape (n_changes, n_queries).
+
+        Args:
+            times: Shape (n_changes,).
+        """
+        so_far = np.zeros((len(times) + 1, self.order.shape[1]))
+        np.cumsum(times[self.order], axis=0, out=so_far[1:])
+        below = np.take_along_axis(so_far, self.first, axis=0)
+        upto = np.take_along_axis(so_far, self.last + 1, axis=0)
+        ranks = np.empty_like(below)
+        np.put_along_axis(ranks, self.order, (below + upto + 1) / 2, axis=0)
+        return ranks
 
 
-def _correlation(a: Floats, b: Floats) -> Floats:
+def _centred(effects: Floats, times: Rows | None = None) -> Floats:
+    """Deviations from each column's mean; exactly 0 where only rounding varies.
+
+    Args:
+        effects: Shape (n_changes, n_queries).
+        times: How often each change counts, shape (n_changes,); None for once.
+    """
+    times = np.ones(len(effects), dtype=np.int64) if times is None else times
+    there = effects[times > 0]
+    varies = np.ptp(there, axis=0) > 1e-12 * np.abs(there).max(axis=0)
+    return np.where(varies, effects - times @ effects / times.sum(), 0.0)
+
+
+def _correlation(a: Floats, b: Floats, times: Rows | None = None) -> Floats:
     """Pearson correlation of each column; NaN where one is constant."""
-    a, b = _centred(a), _centred(b)
-    return _divide((a * b).sum(axis=0), np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0)))
+    a, b = _centred(a, times), _centred(b, times)
+    once = np.ones((len(a), 1)) if times is None else times[:, None]
+    variances = (once * a**2).sum(axis=0) * (once * b**2).sum(axis=0)
+    return _divide((once * a * b).sum(axis=0), np.sqrt(variances))
 
 
 def _divide(a: Floats, b: Floats) -> Floats:

@@ -35,6 +35,22 @@ def test_a_query_that_nothing_moves_is_left_out():
     assert "mean Spearman 1.000" in repr(found)
 
 
+@pytest.mark.parametrize("ties", [False, True])
+def test_the_interval_is_that_of_drawing_changes_and_queries(ties):
+    rng = np.random.default_rng(0)
+    retrained = rng.normal(size=(30, 7))
+    predicted = retrained + rng.normal(size=(30, 7))
+    if ties:
+        predicted, retrained = predicted.round(), retrained.round()
+    means, drawn = [], np.random.default_rng(3)
+    for _ in range(500):
+        rows, columns = drawn.integers(0, 30, 30), drawn.integers(0, 7, 7)
+        pairs = [(predicted[rows, q], retrained[rows, q]) for q in columns]
+        means.append(np.mean([stats.spearmanr(*pair)[0] for pair in pairs]))
+    expected = np.quantile(means, [0.025, 0.975])
+    np.testing.assert_allclose(compare(predicted, retrained, seed=3).interval, expected)
+
+
 def test_the_interval_shrinks_with_changes():
     width = []
     for n in (20, 400):
