@@ -205,8 +205,8 @@ def _interval(predicted: Floats, retrained: Floats, seed: int) -> tuple[float, f
     for b in range(RESAMPLES):
         times = np.bincount(rng.integers(0, n_changes, n_changes), minlength=n_changes)
         queries = rng.integers(0, n_queries, n_queries)
-        ranks = (one.ranks(times) for one in sorted_both)
-        means[b] = _mean(_correlation(*ranks, times)[queries])
+        first, second = (one.ranks(times) for one in sorted_both)
+        means[b] = _mean(_correlation(first, second, times)[queries])
     low, high = np.nanquantile(means, [0.025, 0.975]) if np.isfinite(means).any() else [np.nan] * 2
     return float(low), float(high)
 
