@@ -139,6 +139,8 @@ class Comparison:
         for judged in self.methods:
             if judged.removal is not None:
                 judged.removal.plot(axes[2], judged.name)
+        if axes[2].get_legend() is not None:
+            axes[2].legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), fontsize="small")
         figure.tight_layout()
         return figure
 

@@ -43,7 +43,7 @@ def band(
     """A line with its interval, all of shape (n_points,)."""
     axes = axes_or_new(ax)
     (line,) = axes.plot(x, mean, marker="o", label=label)
-    axes.fill_between(x, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+    axes.fill_between(x, low, high, color=line.get_color(), alpha=0.1, linewidth=0)
     if label is not None:
         axes.legend()
     return axes
