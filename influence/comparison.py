@@ -9,6 +9,7 @@ import pandas as pd
 
 from influence.campaign import Effect, retrain_all
 from influence.change import Without, leave_one_out, random_subsets
+from influence.checks import check_whole
 from influence.errors import InfluenceError, InputError
 from influence.evaluate import Agreement, compare
 from influence.measuring import measured
@@ -177,11 +178,12 @@ def compare_methods(
         The comparison. `n_retrainings` says how many retrainings it takes.
 
     Raises:
-        InputError: No method answers, answers of different shapes, 1 or 2 rows or subsets, or
-            fractions outside 0 to 1.
+        InputError: No method answers, one is neither an answer nor a function, answers of
+            different shapes, 1 or 2 rows or subsets, or fractions outside 0 to 1.
         RetrainingError: A change could not be trained, and the campaign does not go on.
     """
     _check_sizes(loo, subsets, fractions)
+    check_whole("seed", seed)
     answers = [_answer(name, method) for name, method in methods.items()]
     one = _common_shape(answers)
     if CHANCE not in methods:
@@ -204,7 +206,9 @@ def compare_methods(
                 predicted = np.stack([answer.influence.predict(one) for one in changes[name]])
                 found[name] = compare(predicted, effects, seed)
             if len(fractions):
-                found["removal"] = removal_curve(answer.influence, retrain, fractions, seed=seed)
+                found["removal"] = removal_curve(
+                    answer.influence, retrain, sorted(fractions), seed=seed
+                )
         judged.append(
             Judged(
                 answer.name, answer.influence, answer.refused, answer.seconds, answer.peak_mib,
@@ -251,6 +255,11 @@ def _answer(name: str, method: Method) -> Judged:
     """A method's values, what they cost, or why there are none."""
     if isinstance(method, Influence):
         return Judged(name, method)
+    if not callable(method):
+        raise InputError(
+            f"Expected an Influence, or a function without arguments that makes one, for {name!r}, "
+            f"got a {type(method).__name__}: give lambda: estimator.fit(run).explain(X, y)."
+        )
     try:
         found = measured(method)
         influence = found.result

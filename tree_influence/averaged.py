@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from influence.base import Attributor, Relabels
 from influence.change import Relabelled, Without
+from influence.checks import check_whole
 from influence.errors import InputError, UnsupportedChangeError
 from influence.progress import track
 from tree_influence.halves import half_run, random_halves
@@ -53,8 +54,8 @@ class Averaged(Attributor[TreeRun, TreeQueries], Relabels):
                 "Expected an estimator whose values add over rows, e.g. "
                 f"Averaged(LeafInfluence()), got {estimator!r}."
             )
-        if n_models < 1:
-            raise InputError(f"n_models must be 1 or more, got {n_models}.")
+        check_whole("n_models", n_models, 1)
+        check_whole("seed", seed)
         self.estimator = estimator
         self.n_models = n_models
         self.seed = seed

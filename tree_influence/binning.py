@@ -52,18 +52,19 @@ class Bins:
 
     @classmethod
     def of_run(cls, run: TreeRun) -> Self:
-        """Bins of the training rows' columns.
+        """Bins of the columns of the training rows that have any weight.
 
         Raises:
             NotYetSupportedError: The rows are in a container that does not give them back.
         """
         adapter = run.adapter
         n_features = adapter.ensemble.n_features
-        every = -(-run.n_train // SAMPLE)
+        rows = np.flatnonzero(run.weight > 0)
+        rows = rows[:: -(-len(rows) // SAMPLE)]
         sampled = [
             take(
                 _readable(features),
-                np.arange(-block.start % every, block.stop - block.start, every),
+                rows[slice(*np.searchsorted(rows, [block.start, block.stop]))] - block.start,
             )
             for block, features in feature_blocks(adapter, run.prefix, run.X)
         ]

@@ -99,7 +99,8 @@ def _trace(
     if args.weight is not None:
         weight = take_column(train, args.weight, args.train).to_numpy()
     X, y = _labelled(train, names, y, args.train, args)
-    return trace(model, X, y, weight, params, allow_inexact=args.allow_inexact)
+    inexact = args.allow_inexact or bool(args.recipe)  # which may explain it, and is traced again
+    return trace(model, X, y, weight, params, allow_inexact=inexact)
 
 
 def _trainable(run: Any, params: dict[str, Any], args: argparse.Namespace) -> Any:
@@ -112,7 +113,7 @@ def _trainable(run: Any, params: dict[str, Any], args: argparse.Namespace) -> An
             f"--recipe is for XGBoost; a file of {run.adapter.library} holds its recipe. Leave it "
             "out."
         )
-    recipe = parse_params(args.recipe, "--recipe")
+    recipe = {**params, **parse_params(args.recipe, "--recipe")}
     booster = run.adapter.trained_by(recipe, run.X, run.target, run.sample_weight)
     live = trace(
         booster, run.X, run.y, run.sample_weight, params, allow_inexact=args.allow_inexact

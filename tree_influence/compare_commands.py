@@ -128,7 +128,8 @@ def table(found: Any) -> str:
         line = {"method": row["method"]}
         for name, title in (("lds", "LDS"), ("loo", "LOO"), ("removal", "removal")):
             mean, low, high = (row[name + end] for end in ("", "_low", "_high"))
-            line[title] = none if pd.isna(mean) else f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+            interval = "" if pd.isna(low) else f" [{low:+.3f}, {high:+.3f}]"
+            line[title] = none if pd.isna(mean) else f"{mean:+.3f}{interval}"
         for name, title in (("seconds", "seconds"), ("peak_mib", "MiB")):
             line[title] = "" if pd.isna(row[name]) else f"{row[name]:.3g}"
         rows.append(line)
@@ -143,20 +144,32 @@ def table(found: Any) -> str:
 
 
 def _failures(found: Any) -> list[str]:
-    """What could not be trained: the same changes for every method."""
+    """What could not be trained: the same changes for every method, but for the removals."""
+    import numpy as np
+
     judged = found.methods[-1]
     measures = {"LDS": judged.lds, "LOO": judged.loo}
-    return [
+    told = [
         f"{name}: {len(one.failed)} more changes could not be trained, e.g. for want of a class"
         for name, one in measures.items()
         if one is not None and one.failed
     ]
+    for one in found.methods:
+        lost = 0 if one.removal is None else int(np.isnan(one.removal.effects[-1]).sum())
+        if lost:
+            told.append(
+                f"removal: {lost} of {found.n_queries} queries are left out of {one.name}'s mean: "
+                "what is left without their top rows could not be trained on"
+            )
+    return told
 
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:
     """The arguments of `compare_methods`."""
+    from influence.checks import check_whole
     from influence.errors import InputError
 
+    check_whole("--seed", args.seed)
     if args.n_queries < 1 or args.jobs == 0:
         raise InputError(
             f"--n-queries must be at least 1 and --jobs not 0, got {args.n_queries} and "

@@ -37,10 +37,10 @@ def random_halves(run: TreeRun, n: int, seed: int) -> list[Without]:
     order = order[run.weight[order] > 0]
     classes = run.target[order] if run.classes is not None else np.zeros(len(order))
     strata = [order[classes == label] for label in np.unique(classes)]
-    if max(map(len, strata)) < 2:
+    if max(map(len, strata)) < 2 or sum(max(1, len(rows) // 2) for rows in strata) < 2:
         raise InputError(
             f"Expected rows to halve, but the {len(order)} training rows that have any weight are "
-            "all of different classes. Explain a model of more rows."
+            "too few, or all of different classes. Explain a model of more rows."
         )
     rng = np.random.default_rng(seed)
     halves: list[Without] = []

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from influence.checks import check_whole
 from influence.detection import label_noise_curve
 from influence.errors import InfluenceError
 from influence.result import Influence
@@ -80,6 +81,7 @@ def _data(seed: int) -> tuple[Any, ...]:
     from sklearn.datasets import load_breast_cancer
     from sklearn.model_selection import train_test_split
 
+    check_whole("seed", seed)
     bunch: Any = load_breast_cancer(as_frame=True)
     X, y = bunch.data, bunch.target
     y = y.map({0: "malignant", 1: "benign"})

@@ -17,6 +17,7 @@ from tree_influence.surrogate import Problem, Solution, matched, solve, zero
 
 Floats = NDArray[np.float64]
 
+SAME = 1e-12  # scores that differ by less, over the largest one, are the same
 LEAST_PROBABILITY = 1e-3  # a forest's probabilities below count as this where logarithms are taken
 
 
@@ -69,8 +70,10 @@ class TREX(Attributor[TreeRun, TreeQueries], Relabels):
         check_kernel(kernel)
         if target not in ("actual", "predicted"):
             raise InputError(f'target must be "actual" or "predicted", got {target!r}.')
-        if l2 is not None and not 0 < l2 < np.inf:
+        if l2 is not None and not (isinstance(l2, int | float | np.number) and 0 < l2 < np.inf):
             raise InputError(f"l2 must be a positive number, or None to choose it; got {l2!r}.")
+        if not isinstance(min_fidelity, int | float | np.number):
+            raise InputError(f"min_fidelity must be a number up to 1, got {min_fidelity!r}.")
         self.kernel: Kernel = kernel
         self.target, self.l2, self.min_fidelity = target, l2, min_fidelity
 
@@ -81,6 +84,11 @@ class TREX(Attributor[TreeRun, TreeQueries], Relabels):
     def _fit(self, run: TreeRun) -> None:
         loss = _smooth_loss(run)
         scores = _model_scores(run, run.train_queries())
+        if np.ptp(scores[run.weight > 0], axis=0).max() <= SAME * np.abs(scores).max():
+            raise UnsupportedModelError(
+                "Expected a model whose scores differ from row to row, but all training rows have "
+                "the same: there is nothing to match. LeafInfluence and TreeSim answer."
+            )
         kept = loss.derivatives(run.target, scores).gradient if self.target == "predicted" else 0.0
         weight = run.weight / run.weight.sum()
         kernel = TreeKernel.of(run, self.kernel)

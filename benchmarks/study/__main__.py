@@ -16,6 +16,7 @@ from benchmarks.study.cells import Cell, Study, version_of
 from benchmarks.study.problems import missing_data
 from benchmarks.study.scales import BUNDLED, DEAR, LIBRARIES, SCALES, Scale
 from benchmarks.tables import replace_part
+from influence.checks import check_whole
 from influence.errors import InfluenceError, InputError
 from tree_influence.methods import CHANCE, Method, chosen_methods, known_methods
 
@@ -77,6 +78,9 @@ def _methods(args: argparse.Namespace) -> dict[str, Method]:
 
 
 def _asked(args: argparse.Namespace) -> Scale:
+    check_whole("--seed", args.seed)
+    if args.jobs == 0:
+        raise InputError("--jobs must not be 0.")
     scale = SCALES[args.scale]
     if args.data is not None:
         scale = replace(scale, data=tuple(args.data.split(",")))

@@ -131,6 +131,7 @@ def test_the_command_writes_tables_and_says_what_is_absent(tmp_path, monkeypatch
     assert "### Mean rank" in (tmp_path / "STUDY.md").read_text()
     assert main([*call, "--data", "twitter"]) == 2
     assert main([*call, "--libraries", "nonsense"]) == 2
+    assert main([*call, "--seed", "-1"]) == main([*call, "--jobs", "0"]) == 2
     assert main(["--methods", "nonsense"]) == 2
     assert "Known: boostin" in capsys.readouterr().err
 

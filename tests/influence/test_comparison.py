@@ -52,6 +52,18 @@ def test_removal_is_that_of_the_closed_form(found):
     assert curve["truth"].loo is None
 
 
+def test_the_table_has_the_largest_fraction_in_whatever_order():
+    ridge = Ridge()
+    given, sizes = {"truth": influence(ridge.values())}, {"loo": 0, "subsets": 0}
+    up, down = (
+        compare_methods(given, ridge, fractions=order, **sizes)
+        for order in ([1 / 24, 0.25], [0.25, 1 / 24])
+    )
+    pd.testing.assert_frame_equal(
+        up.to_frame().drop(columns="seconds"), down.to_frame().drop(columns="seconds")
+    )
+
+
 def test_the_table_names_what_refused(found):
     frame = found.to_frame().set_index("method")
     assert frame.index.tolist() == ["truth", "against", "none", "random"]
@@ -85,6 +97,10 @@ def test_mistakes_are_named():
         compare_methods({"a": influence(np.ones((24, 5))), "b": influence(np.ones((24, 4)))}, ridge)
     with pytest.raises(InputError, match="3 or more"):
         compare_methods({"a": influence(ridge.values())}, ridge, loo=2)
+    with pytest.raises(InputError, match=r"function without arguments .* 'a', got a int"):
+        compare_methods({"a": 5}, ridge)  # type: ignore[dict-item]
+    with pytest.raises(InputError, match="seed must be a whole number"):
+        compare_methods({"a": influence(ridge.values())}, ridge, seed=-1)
     with pytest.raises(InputError, match="one of a, random"):
         compare_methods({"a": influence(ridge.values())}, ridge, loo=3, subsets=0)["b"]
 

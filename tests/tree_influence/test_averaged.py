@@ -133,9 +133,17 @@ def test_what_cannot_be_averaged_is_refused():
         Averaged(Averaged(BoostIn()))
     with pytest.raises(InputError, match="add over rows"):
         Averaged(BoostIn)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="1 or more"):
-        Averaged(BoostIn(), n_models=0)
+    for wrong in ({"n_models": 0}, {"n_models": 2.5}, {"seed": -1}):
+        with pytest.raises(InputError, match=f"{next(iter(wrong))} must be a whole number"):
+            Averaged(BoostIn(), **wrong)
     assert isinstance(Averaged(Newton()).estimator, Newton)
+
+
+def test_too_few_rows_to_halve_are_refused():
+    X = np.arange(3.0)[:, None]
+    model = models.make("xgboost", "squared", 2).fit(X, X[:, 0])
+    with pytest.raises(InputError, match=r"3 training rows .* too few"):
+        Averaged(LeafInfluence(), 2).fit(model, X, X[:, 0])
 
 
 def test_models_without_newton_leaves_are_refused_as_by_the_estimator():

@@ -11,13 +11,14 @@ from tree_influence import binning
 from tree_influence.binning import Bins
 
 
-def bins_of(X, categorical=(), unordered=()):
+def bins_of(X, categorical=(), unordered=(), weight=None):
     n_features = X.shape[1]
     adapter: Any = SimpleNamespace(
         ensemble=SimpleNamespace(n_features=n_features), categorical=categorical,
         unordered=unordered, features=lambda rows: rows,
     )  # fmt: skip
-    run: Any = SimpleNamespace(adapter=adapter, prefix=None, X=X, n_train=len(X))
+    weight = np.ones(len(X)) if weight is None else weight
+    run: Any = SimpleNamespace(adapter=adapter, prefix=None, X=X, n_train=len(X), weight=weight)
     return Bins.of_run(run)
 
 
@@ -74,3 +75,14 @@ def test_a_sample_finds_about_the_same_edges(monkeypatch, n):
     monkeypatch.setattr(binning, "SAMPLE", n // 2)
     sampled = bins_of(x).of(x)[0].astype(float)
     assert np.corrcoef(exact, sampled)[0, 1] > 0.9
+
+
+def test_rows_without_weight_make_no_bins():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(900, 1))
+    weight = rng.integers(0, 2, 900).astype(float)
+    x[weight == 0] += 3.0
+    known, alone = bins_of(x, weight=weight), bins_of(x[weight > 0])
+    np.testing.assert_array_equal(known.columns[0], alone.columns[0])
+    names = np.where(weight == 0, "none", rng.choice(list("abc"), 900)).astype(object)[:, None]
+    assert bins_of(names, categorical=(0,), weight=weight).counts.tolist() == [3]

@@ -162,6 +162,8 @@ def test_quickstart_finds_the_flipped_labels(capsys):
     assert "positive = proponent" in printed
     line = next(line for line in printed.splitlines() if line.split()[:1] == ["40"])
     assert int(line.split()[1]) >= 25, "of 32 flipped rows, most must be among the first tenth"
+    assert main(["quickstart", "--seed", "-1"]) == 2
+    assert "seed must be a whole number" in capsys.readouterr().err
 
 
 def test_a_ranker_is_explained_by_similarity(tmp_path, capsys):

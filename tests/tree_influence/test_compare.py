@@ -128,6 +128,10 @@ def test_a_saved_xgboost_model_is_given_its_recipe(folder, capsys):
     assert "raw predictions differ" in capsys.readouterr().err
     recipe += ["--recipe", "random_state=4", "--recipe", "n_estimators=5"]
     assert call(folder, *options, *recipe, model="model.json") == 0
+    # What --param says need not be said again, and a recipe may explain inexact leaves.
+    assert call(folder, *options, "--recipe", "max_depth=3", *recipe[-4:], model="model.json") == 0
+    options = ["--methods", "boostin", *params[:4], "--quiet"]
+    assert call(folder, *options, *recipe, model="model.json") == 0
     assert "boostin" in capsys.readouterr().out
     assert call(folder, "--quiet", *recipe) == 2
     assert "holds its recipe" in capsys.readouterr().err
@@ -142,6 +146,7 @@ def test_a_saved_xgboost_model_is_given_its_recipe(folder, capsys):
         (["--fractions", "7"], "between 0 and 1"),
         (["--n-queries", "0"], "at least 1"),
         (["--loo", "2"], "3 or more"),
+        (["--seed", "-1"], "from 0 on"),
     ],
 )
 def test_mistakes_are_one_line_on_stderr(folder, change, says, capsys):
@@ -150,6 +155,12 @@ def test_mistakes_are_one_line_on_stderr(folder, change, says, capsys):
     assert captured.err.startswith("error: ")
     assert says in captured.err
     assert "plan" not in captured.out, "mistakes are found before anything is trained"
+
+
+def test_one_query_has_no_interval_of_its_removal(folder, capsys):
+    options = ["--methods", "boostin", "--n-queries", "1", "--loo", "0", "--subsets", "0"]
+    assert call(folder, *options, "--quiet") == 0
+    assert "nan" not in capsys.readouterr().out
 
 
 def test_every_known_method_can_be_made():
@@ -182,3 +193,6 @@ def test_changes_that_cannot_be_trained_are_counted(tmp_path, capsys):
     assert call(tmp_path, *options, model="model.skops") == 0
     n_lost = sum({3, 7} <= set(one.rows.tolist()) for one in random_subsets(40, 0.5, 12, 0))
     assert f"LDS: {n_lost} more changes could not be trained" in capsys.readouterr().out
+    options = ["--subsets", "0", "--loo", "0", "--fractions", "0.1,1", "--methods", "boostin"]
+    assert call(tmp_path, *options, "--quiet", model="model.skops") == 0
+    assert "removal: 4 of 4 queries are left out of boostin's" in capsys.readouterr().out

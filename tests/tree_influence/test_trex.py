@@ -93,6 +93,15 @@ def test_a_poor_surrogate_is_refused_by_its_number():
     assert TREX(l2=1e4, min_fidelity=0).fit(run).fidelity_ < 0.1
 
 
+def test_a_model_of_one_score_is_refused():
+    import lightgbm
+
+    X, y = np.ones((30, 2)), np.random.default_rng(0).normal(size=30)
+    model = lightgbm.LGBMRegressor(n_estimators=2, verbose=-1, n_jobs=1).fit(X, y)
+    with pytest.raises(UnsupportedModelError, match="scores differ"):
+        TREX(min_fidelity=-1).fit(model, X, y)
+
+
 def test_what_it_was_shown_the_predictions_it_matches():
     _, run, _, _ = case("catboost", "logistic")
     assert TREX(target="predicted").fit(run).fidelity_ > 0.98
@@ -134,5 +143,8 @@ def test_what_cannot_be_answered():
         TREX().fit(model, X, y)
     with pytest.raises(InputError, match="actual"):
         TREX(target="guessed")
-    with pytest.raises(InputError, match="positive"):
-        TREX(l2=0.0)
+    for wrong in (0.0, "a"):
+        with pytest.raises(InputError, match="positive"):
+            TREX(l2=wrong)
+    with pytest.raises(InputError, match="min_fidelity"):
+        TREX(min_fidelity=None)

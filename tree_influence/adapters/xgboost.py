@@ -238,7 +238,7 @@ class XGBoost(Adapter):
             raise MissingParameterError(
                 "A saved XGBoost model does not hold its training parameters (max_depth, "
                 "learning_rate ...), so nobody can train it again. Give the estimator or Booster "
-                "as it was trained, instead of one that was saved and loaded; to influence compare "
+                "as it was trained, instead of one that was saved and loaded; on the command line "
                 "give what it was trained with, e.g. --recipe max_depth=3."
             )
         check_all_classes(target, classes)
