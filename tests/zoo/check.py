@@ -15,6 +15,7 @@ from tree_influence import BoostIn, LeafInfluence, LeafRefit, TreeSim, trace
 CLAIMED = 1e-4  # leaf error up to which a run claims its leaves are exact
 RECOMPUTED = 3e-4  # gap of the oracle's raw scores, over their spread, that goes with it
 DERIVED = 1e-3  # gap to central differences, over the largest value
+DIVERGED = 1e6  # loss of the oracle's refit, over that before, beyond which nothing is compared
 ROWS = 6  # training rows whose influence is compared
 
 
@@ -148,6 +149,8 @@ def _check_refit(
         for w in (left, run.weight)
     )
     gap, largest = np.abs(ours - (after - before)).max(), np.abs(after - before).max()
+    if largest > DIVERGED * (1 + np.abs(before).max()):
+        return  # the oracle's own refit blows up, and rounding decides how far
     if not gap <= DERIVED * largest + 1e-6 * np.abs(before).max() + 1e-8:
         raise Mismatch(f"the refit differs from the oracle's: {gap:.2g} of {largest:.2g}")
 
