@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from influence.base import Attributor, Relabels
 from influence.change import Relabelled, Without
 from influence.checks import check_whole
-from influence.errors import InputError, UnsupportedChangeError
+from influence.errors import InputError, UnsupportedChangeError, UnsupportedModelError
 from influence.progress import track
 from tree_influence.halves import half_run, random_halves
 from tree_influence.retrain import as_given
@@ -32,6 +32,8 @@ class Averaged(Attributor[TreeRun, TreeQueries], Relabels):
     Models 1 and 2, 3 and 4 ... are of the two halves of one division of the rows. For a classifier
     each class is divided by itself. Pipeline steps are fitted again with each model; where the
     estimator is refused by a model, so is the whole. Answers `Relabelled` where the estimator does.
+
+    The largest leaf error of the halves' models is stated in every result.
 
     Sign: positive = proponent. Unit: that of the estimator. A removal of weight 1 from n rows is
     taken to do what a removal of weight 1/2 from n / 2 does (exact without l2).
@@ -72,6 +74,8 @@ class Averaged(Attributor[TreeRun, TreeQueries], Relabels):
         jobs = (delayed(_member)(self.estimator, run, half) for half in halves)
         fitted: Any = Parallel(return_as="generator")(jobs)
         self.members_ = list(track(fitted, "training halves", self.n_models))
+        errors = [error for member in self.members_ if (error := _leaf_error(member)) is not None]
+        self.findings_ = {"halves_leaf_error_largest": max(errors)} if errors else {}
 
     def _add_columns(self, queries: TreeQueries, out: Floats) -> None:
         total = np.zeros(out.shape[::-1]).T
@@ -108,6 +112,14 @@ class Averaged(Attributor[TreeRun, TreeQueries], Relabels):
 
     def _bytes_per_value(self) -> int:
         return 8 + max(member._bytes_per_value() for member in self.members_)
+
+
+def _leaf_error(member: Attributor[TreeRun, TreeQueries]) -> float | None:
+    """Largest leaf error of a half's model; None where its leaves follow no formula."""
+    try:
+        return member.run_.replay.error.largest
+    except UnsupportedModelError:
+        return None
 
 
 def _member(

@@ -88,10 +88,14 @@ def half_run(run: TreeRun, change: Without) -> TreeRun:
 def _replayed(
     run: TreeRun, known: Replay, leaves: NDArray[np.integer], offset: NDArray[np.float64]
 ) -> Replay:
-    """The boosting of `known` from all rows of the run at half their weight."""
-    return replay_boosting(
+    """The boosting of `known` from all rows of the run at half their weight.
+
+    Its error is that of `known`, on the rows it was trained on.
+    """
+    replay = replay_boosting(
         known.ensemble, known.recipe, leaves, run.target, HALF * run.weight, offset, recompute=True
     )
+    return replace(replay, error=known.error)
 
 
 def _by_content(run: TreeRun) -> NDArray[np.int64]:

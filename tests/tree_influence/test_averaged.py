@@ -124,6 +124,16 @@ def test_provenance_names_the_estimator():
     assert stated == {"estimator": repr(BoostIn(shrunken_leaves=True)), "n_models": 2, "seed": 0}
 
 
+def test_the_leaf_error_of_the_halves_is_stated():
+    run, fitted = traced()
+    stated = Averaged(BoostIn(), 2).fit(run).explain(*queries_of(fitted)).provenance.run
+    errors = [
+        Retrained.after(half, run).traced().replay.error.largest
+        for half in random_halves(run, 2, seed=0)
+    ]
+    assert stated["halves_leaf_error_largest"] == max(errors) < 1e-4
+
+
 def queries_of(fitted):
     return fitted.X_test, fitted.y_test
 
