@@ -12,13 +12,14 @@ from influence.checks import check_whole
 from influence.errors import InputError, UnsupportedChangeError, UnsupportedModelError
 from influence.progress import track
 from tree_influence.halves import half_run, random_halves
+from tree_influence.of_trees import OfTrees
 from tree_influence.retrain import as_given
-from tree_influence.run import TreeQueries, TreeRun, trace
+from tree_influence.run import TreeQueries, TreeRun
 
 Floats = NDArray[np.float64]
 
 
-class Averaged(Attributor[TreeRun, TreeQueries], Relabels):
+class Averaged(OfTrees, Attributor[TreeRun, TreeQueries], Relabels):
     """The mean of an estimator's values over models of random halves of the rows.
 
     values = (1 / K) sum_k values of the estimator on model k,
@@ -62,10 +63,6 @@ class Averaged(Attributor[TreeRun, TreeQueries], Relabels):
         self.n_models = n_models
         self.seed = seed
         self.unit = estimator.unit
-
-    @staticmethod
-    def _trace(model: Any, *data: Any) -> TreeRun:
-        return trace(model, *data)
 
     def _fit(self, run: TreeRun) -> None:
         from joblib import Parallel, delayed

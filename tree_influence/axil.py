@@ -16,10 +16,11 @@ from tree_influence.labels import NewLabels, label_terms
 from tree_influence.losses import Logistic, Loss, OneVsAll, Softmax, SquaredError, TrainingLoss
 from tree_influence.losses_positive import Gamma, Poisson, Tweedie
 from tree_influence.losses_wrapped import OnSeenTarget, SeveralTargets, UnitHessian
+from tree_influence.of_trees import OfTrees
 from tree_influence.reading import read_rows
 from tree_influence.replay import Replay, RowTerms
 from tree_influence.rows import indexable
-from tree_influence.run import UNEXPLAINED, TreeQueries, TreeRun, trace
+from tree_influence.run import UNEXPLAINED, TreeQueries, TreeRun
 from tree_influence.sweep import sweep
 
 Floats = NDArray[np.float64]
@@ -29,7 +30,7 @@ LINEAR = (*OF_NUMBERS, OneVsAll, Softmax)  # direct is linear in the target, or 
 SAME = 1e-5  # a start this near the mean of the targets is that, in float32
 
 
-class AXIL(Estimator[TreeRun], Relabels):
+class AXIL(OfTrees, Estimator[TreeRun], Relabels):
     """Weights of the training targets in each prediction; structures are held fixed.
 
     u is the adjoint of each leaf's value and a that of each row's score, of a query's raw score F
@@ -63,10 +64,6 @@ class AXIL(Estimator[TreeRun], Relabels):
     """
 
     share_: Floats
-
-    @staticmethod
-    def _trace(model: Any, *data: Any) -> TreeRun:
-        return trace(model, *data)
 
     def _fit(self, run: TreeRun) -> None:
         replay = run.replay

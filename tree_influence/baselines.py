@@ -10,13 +10,14 @@ from influence.checks import check_whole
 from influence.errors import InputError
 from influence.run import fingerprint
 from tree_influence.features import Features, Scale
-from tree_influence.run import TreeQueries, TreeRun, trace
+from tree_influence.of_trees import OfTrees
+from tree_influence.run import TreeQueries, TreeRun
 from tree_influence.signs import sides
 
 Floats = NDArray[np.float64]
 
 
-class Random(Attributor[TreeRun, TreeQueries]):
+class Random(OfTrees, Attributor[TreeRun, TreeQueries]):
     """Chance: standard normal values, drawn anew for every row and query.
 
     A value follows from the seed, the row's position and what the model knows of the query (its
@@ -35,10 +36,6 @@ class Random(Attributor[TreeRun, TreeQueries]):
         check_whole("seed", seed)
         self.seed = seed
 
-    @staticmethod
-    def _trace(model: Any, *data: Any) -> TreeRun:
-        return trace(model, *data)
-
     def _fit(self, run: TreeRun) -> None:
         pass
 
@@ -55,7 +52,7 @@ class Random(Attributor[TreeRun, TreeQueries]):
         return 16
 
 
-class SameClass(Attributor[TreeRun, TreeQueries]):
+class SameClass(OfTrees, Attributor[TreeRun, TreeQueries]):
     """Labels alone: rows of the query's class are proponents, all others opponents.
 
     Classes: values[i, q] = |r_iq| where the labels are the same, else -|r_iq|, with r as of
@@ -80,10 +77,6 @@ class SameClass(Attributor[TreeRun, TreeQueries]):
     def __init__(self, seed: int = 0) -> None:
         check_whole("seed", seed)
         self.seed = seed
-
-    @staticmethod
-    def _trace(model: Any, *data: Any) -> TreeRun:
-        return trace(model, *data)
 
     def _fit(self, run: TreeRun) -> None:
         target = run.target.reshape(run.n_train, -1)
@@ -120,7 +113,7 @@ class SameClass(Attributor[TreeRun, TreeQueries]):
         return 1 - distance / (usual if usual > 0 else 1.0)
 
 
-class InputSimilarity(Attributor[TreeRun, TreeQueries]):
+class InputSimilarity(OfTrees, Attributor[TreeRun, TreeQueries]):
     """Inputs alone: like rows on the query's side are proponents, like rows on the other opponents.
 
     values[i, q] = s_iq k(x_i, x_q)
@@ -156,10 +149,6 @@ class InputSimilarity(Attributor[TreeRun, TreeQueries]):
             raise InputError(f'measure must be "euclidean" or "cosine", got {measure!r}.')
         self.measure = measure
 
-    @staticmethod
-    def _trace(model: Any, *data: Any) -> TreeRun:
-        return trace(model, *data)
-
     def _fit(self, run: TreeRun) -> None:
         self._scale = Scale.of(run.X, run.prefix)
         self._rows = self._scale.read(run.X)
@@ -189,7 +178,7 @@ class InputSimilarity(Attributor[TreeRun, TreeQueries]):
         return np.divide(product, length, out=np.zeros_like(product), where=length > 0)
 
 
-class TrainingLoss(Attributor[TreeRun, TreeQueries]):
+class TrainingLoss(OfTrees, Attributor[TreeRun, TreeQueries]):
     """Each training row's own loss: rows the model fits badly are opponents of every query.
 
     values[i, q] = mean_j L_j - L_i, whatever the query; the mean is over rows of weight above 0,
@@ -205,10 +194,6 @@ class TrainingLoss(Attributor[TreeRun, TreeQueries]):
     unit = "similarity"
     _losses: Floats  # (n_train,), 0 for rows of weight 0
     _values: Floats  # (n_train,)
-
-    @staticmethod
-    def _trace(model: Any, *data: Any) -> TreeRun:
-        return trace(model, *data)
 
     def _fit(self, run: TreeRun) -> None:
         losses, counted = run.losses(run.train_queries()), run.weight > 0

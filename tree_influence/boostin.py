@@ -1,7 +1,7 @@
 """`BoostIn`: TracIn for boosting, round by round, in the leaves a row and a query share."""
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,13 +11,14 @@ from influence.change import Relabelled
 from influence.errors import InputError
 from tree_influence.factors import LeafFactor, QueryLeaves
 from tree_influence.labels import NewLabels, label_terms
+from tree_influence.of_trees import OfTrees
 from tree_influence.replay import Replay, RowTerms
-from tree_influence.run import TreeQueries, TreeRun, trace
+from tree_influence.run import TreeQueries, TreeRun
 
 Floats = NDArray[np.float64]
 
 
-class BoostIn(InnerProduct[TreeRun, TreeQueries], Relabels):
+class BoostIn(OfTrees, InnerProduct[TreeRun, TreeQueries], Relabels):
     """Influence through each round's leaf values, scores of other rows held fixed.
 
     values[j, q] = w_j sum_t 1[l(j) = l(q)] g_q(t) . eta (H + lambda)^-1 (g_j + theta h~_j)
@@ -51,10 +52,6 @@ class BoostIn(InnerProduct[TreeRun, TreeQueries], Relabels):
             raise InputError(f"weighted must be 0, 1 or 2, got {weighted!r}.")
         self.shrunken_leaves, self.weighted = shrunken_leaves, weighted
         self.unit = "loss, up to scale" if weighted else "loss"
-
-    @staticmethod
-    def _trace(model: Any, *data: Any) -> TreeRun:
-        return trace(model, *data)
 
     def _fit(self, run: TreeRun) -> None:
         replay = run.replay

@@ -26,8 +26,9 @@ from influence.progress import track
 from influence.result import Influence
 from influence.run import blocks, fingerprint
 from tree_influence.losses import LogProbability
+from tree_influence.of_trees import OfTrees
 from tree_influence.retrain import Retrained, identities
-from tree_influence.run import TreeQueries, TreeRun, trace
+from tree_influence.run import TreeQueries, TreeRun
 
 Floats = NDArray[np.float64]
 Positions = NDArray[np.int64]
@@ -55,7 +56,7 @@ class Game:
     losses: Callable[[Positions], Floats | None]
 
 
-class DataShapley(Estimator[TreeRun]):
+class DataShapley(OfTrees, Estimator[TreeRun]):
     """Truncated Monte-Carlo Data Shapley: rows are added one by one in random orders.
 
     values[i, q] = mean_p ( L_q(rows before i in p) - L_q(these and i) )
@@ -125,10 +126,6 @@ class DataShapley(Estimator[TreeRun]):
             raise InputError(f"tolerance must be a share from 0 to below 1, got {tolerance!r}.")
         self.n_permutations, self.group, self.tolerance = n_permutations, group, tolerance
         self.max_trainings, self.min_rows, self.seed = max_trainings, min_rows, seed
-
-    @staticmethod
-    def _trace(model: Any, *data: Any) -> TreeRun:
-        return trace(model, *data)
 
     def _fit(self, run: TreeRun) -> None:
         n_players = int((run.weight > 0).sum())

@@ -1,7 +1,7 @@
 """`LeafInfluence`: the derivative of the boosting on fixed structures, by one reverse sweep."""
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,14 +10,15 @@ from influence.base import Attributor, Relabels
 from influence.change import Relabelled
 from influence.errors import InputError
 from tree_influence.labels import NewLabels, label_terms
+from tree_influence.of_trees import OfTrees
 from tree_influence.replay import Replay, RowTerms
-from tree_influence.run import TreeQueries, TreeRun, trace
+from tree_influence.run import TreeQueries, TreeRun
 from tree_influence.sweep import sweep
 
 Floats = NDArray[np.float64]
 
 
-class LeafInfluence(Attributor[TreeRun, TreeQueries], Relabels):
+class LeafInfluence(OfTrees, Attributor[TreeRun, TreeQueries], Relabels):
     """Influence through all leaf values of all rounds; structures and bias are held fixed.
 
     c = dL_q/dF at the final score, a_j = 0; for t = T..1:
@@ -56,10 +57,6 @@ class LeafInfluence(Attributor[TreeRun, TreeQueries], Relabels):
         if through not in ("all", "self"):
             raise InputError(f'through must be "all" or "self", got {through!r}.')
         self.through = through
-
-    @staticmethod
-    def _trace(model: Any, *data: Any) -> TreeRun:
-        return trace(model, *data)
 
     def _fit(self, run: TreeRun) -> None:
         _ = run.replay  # refuses here what cannot be answered

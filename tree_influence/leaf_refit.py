@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,14 +10,15 @@ from numpy.typing import NDArray
 from influence.base import OneByOne
 from influence.change import Change, Relabelled
 from tree_influence.labels import NewLabels
+from tree_influence.of_trees import OfTrees
 from tree_influence.replay import Replay
 from tree_influence.retrain import changed
-from tree_influence.run import TreeQueries, TreeRun, trace
+from tree_influence.run import TreeQueries, TreeRun
 
 Floats = NDArray[np.float64]
 
 
-class LeafRefit(OneByOne[TreeRun, TreeQueries]):
+class LeafRefit(OfTrees, OneByOne[TreeRun, TreeQueries]):
     """Effect of a change when every leaf value is computed again and all structures stay.
 
     The boosting runs forward once more with weights w' and targets y'; for t = 1..T
@@ -57,10 +58,6 @@ class LeafRefit(OneByOne[TreeRun, TreeQueries]):
     """
 
     unchanged_: Replay
-
-    @staticmethod
-    def _trace(model: Any, *data: Any) -> TreeRun:
-        return trace(model, *data)
 
     def _fit(self, run: TreeRun) -> None:
         self.unchanged_ = run.replay.refit(run.target, run.weight, run.offset)

@@ -1,20 +1,20 @@
 """`LOO`: what leaving a row out really does, by training without it."""
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from influence.base import OneByOne
 from influence.change import Change, Without
+from tree_influence.of_trees import OfTrees
 from tree_influence.retrain import check_spare_rows, retrainer_of
-from tree_influence.run import TreeQueries, TreeRun, trace
+from tree_influence.run import TreeQueries, TreeRun
 
 Floats = NDArray[np.float64]
 
 
-class LOO(OneByOne[TreeRun, TreeQueries]):
+class LOO(OfTrees, OneByOne[TreeRun, TreeQueries]):
     """Leave-one-out: the same recipe trained again without each row.
 
     values[i, q] = L_q(trained without row i) - L_q(trained on all rows)
@@ -33,10 +33,6 @@ class LOO(OneByOne[TreeRun, TreeQueries]):
     Refused where a class has one row only (`InputError`): without it the outputs of a model would
     stand for other classes.
     """
-
-    @staticmethod
-    def _trace(model: Any, *data: Any) -> TreeRun:
-        return trace(model, *data)
 
     def _fit(self, run: TreeRun) -> None:
         check_spare_rows(run)

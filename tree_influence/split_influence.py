@@ -1,7 +1,6 @@
 """`SplitInfluence`: `LeafInfluence` and the part that goes through the choice of splits."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +20,9 @@ from tree_influence.candidates import (
 from tree_influence.halves import half_weighted
 from tree_influence.kernels import in_threads
 from tree_influence.labels import NewLabels, label_terms
+from tree_influence.of_trees import OfTrees
 from tree_influence.replay import Replay, RowTerms
-from tree_influence.run import TreeQueries, TreeRun, trace
+from tree_influence.run import TreeQueries, TreeRun
 from tree_influence.sweep import Rounds, parts_of
 
 Floats = NDArray[np.float64]
@@ -32,7 +32,7 @@ MOST = 10  # candidates of a choice
 DAMPED = 0.75  # share of the split part that is taken where models are averaged
 
 
-class SplitInfluence(Attributor[TreeRun, TreeQueries], Relabels):
+class SplitInfluence(OfTrees, Attributor[TreeRun, TreeQueries], Relabels):
     """Influence through all leaf values of all rounds, and through the choice of splits.
 
     The sweep of `LeafInfluence` with all rows at weight 1/2, and in round t, before a changes, at
@@ -84,10 +84,6 @@ class SplitInfluence(Attributor[TreeRun, TreeQueries], Relabels):
     candidates_: list[TreeCandidates]
     half_: Replay  # at half weights
     share_: float
-
-    @staticmethod
-    def _trace(model: Any, *data: Any) -> TreeRun:
-        return trace(model, *data)
 
     def _fit(self, run: TreeRun) -> None:
         half = half_weighted(run)

@@ -11,13 +11,14 @@ from influence.checks import check_share, check_whole
 from influence.errors import InputError
 from influence.progress import track
 from tree_influence.adapters.base import Adapter, GivenRows
+from tree_influence.of_trees import OfTrees
 from tree_influence.retrain import Retrained, check_spare_rows
-from tree_influence.run import TreeQueries, TreeRun, trace
+from tree_influence.run import TreeQueries, TreeRun
 
 Floats = NDArray[np.float64]
 
 
-class SubSample(Attributor[TreeRun, TreeQueries]):
+class SubSample(OfTrees, Attributor[TreeRun, TreeQueries]):
     """Leave-one-out in expectation over random subsets of the training rows.
 
     values[i, q] = mean_{m: i not in S_m} L_q(model_m) - mean_{m: i in S_m} L_q(model_m)
@@ -55,10 +56,6 @@ class SubSample(Attributor[TreeRun, TreeQueries]):
         check_whole("n_models", n_models, 4)
         check_whole("seed", seed)
         self.n_models, self.keep, self.seed = n_models, keep, seed
-
-    @staticmethod
-    def _trace(model: Any, *data: Any) -> TreeRun:
-        return trace(model, *data)
 
     def _fit(self, run: TreeRun) -> None:
         check_spare_rows(run)

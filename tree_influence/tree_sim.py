@@ -1,7 +1,6 @@
 """`TreeSim`: rows that fall where the query falls, for or against it by their labels."""
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,14 +9,15 @@ from influence import engine
 from influence.base import Attributor, Relabels
 from influence.change import Relabelled
 from influence.run import blocks
-from tree_influence.run import TreeQueries, TreeRun, trace
+from tree_influence.of_trees import OfTrees
+from tree_influence.run import TreeQueries, TreeRun
 from tree_influence.signs import sides
 from tree_influence.similarity import Kernel, TreeKernel, check_kernel
 
 Floats = NDArray[np.float64]
 
 
-class TreeSim(Attributor[TreeRun, TreeQueries], Relabels):
+class TreeSim(OfTrees, Attributor[TreeRun, TreeQueries], Relabels):
     """Similarity in the trees, signed by whether the labels agree.
 
     values[j, q] = w_j s_jq k(j, q), with k a kernel of `tree_influence.similarity`, for example
@@ -48,10 +48,6 @@ class TreeSim(Attributor[TreeRun, TreeQueries], Relabels):
     def __init__(self, kernel: Kernel = "weighted_leaf_path") -> None:
         check_kernel(kernel)
         self.kernel: Kernel = kernel
-
-    @staticmethod
-    def _trace(model: Any, *data: Any) -> TreeRun:
-        return trace(model, *data)
 
     def _fit(self, run: TreeRun) -> None:
         self.kernel_ = TreeKernel.of(run, self.kernel)

@@ -1,6 +1,6 @@
 """`TREX`: a kernel machine on the trees, whose prediction is a sum over the training rows."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,8 @@ from influence.change import Relabelled
 from influence.errors import InputError, UnsupportedModelError
 from influence.run import blocks
 from tree_influence.losses import LogProbability, Softmax, TrainingLoss
-from tree_influence.run import TreeQueries, TreeRun, trace
+from tree_influence.of_trees import OfTrees
+from tree_influence.run import TreeQueries, TreeRun
 from tree_influence.similarity import Kernel, TreeKernel, check_kernel
 from tree_influence.surrogate import Problem, Solution, matched, solve, zero
 
@@ -21,7 +22,7 @@ SAME = 1e-12  # scores that differ by less, over the largest one, are the same
 LEAST_PROBABILITY = 1e-3  # a forest's probabilities below count as this where logarithms are taken
 
 
-class TREX(Attributor[TreeRun, TreeQueries], Relabels):
+class TREX(OfTrees, Attributor[TreeRun, TreeQueries], Relabels):
     """Influence in a surrogate of the ensemble: a representer model on a kernel of its trees.
 
     With the kernel's features Phi and the model's mean score F_0,
@@ -76,10 +77,6 @@ class TREX(Attributor[TreeRun, TreeQueries], Relabels):
             raise InputError(f"min_fidelity must be a number up to 1, got {min_fidelity!r}.")
         self.kernel: Kernel = kernel
         self.target, self.l2, self.min_fidelity = target, l2, min_fidelity
-
-    @staticmethod
-    def _trace(model: Any, *data: Any) -> TreeRun:
-        return trace(model, *data)
 
     def _fit(self, run: TreeRun) -> None:
         loss = _smooth_loss(run)

@@ -14,6 +14,7 @@ from influence.evaluate import compare, retrain_all
 from tests.reference import splits
 from tests.tree_influence import models
 from tests.tree_influence.synthetic import CASES, as_run, random_boosting
+from tests.tree_influence.test_formulas import close, columns
 from tests.tree_influence.test_relabelled import ROWS, others
 from tree_influence import LeafInfluence, retrainer, trace
 from tree_influence.adapters.base import GivenRows
@@ -67,17 +68,6 @@ def problem(case, kind, seed=0, n_rounds=3):
     table = random_table(len(weight), len(query_target), described.n_leaves, kind, seed)
     oracle = described, weight, query_leaves, query_target, table
     return oracle, *with_table(run, queries, table)
-
-
-def columns(estimator, queries):
-    out = np.zeros((queries.n_queries, estimator.run_.n_train)).T
-    estimator._add_columns(queries, out)
-    return out
-
-
-def close(ours, oracle, tolerance=1e-6):
-    gap = np.abs(ours - oracle).max() / np.abs(oracle).max()
-    assert gap <= tolerance, f"off by {gap:.2g} of the largest value"
 
 
 @pytest.mark.parametrize(
