@@ -186,7 +186,10 @@ class Attributor(Estimator[RunT], Generic[RunT, QueriesT]):
         """
         run, asked = self._ask(*queries)
         if isinstance(change, Relabelled) and isinstance(self, Relabels):
-            return self._relabelled(change, asked)
+            effect = np.empty(asked.n_queries)
+            for block in self._tracked_blocks(asked.n_queries, progress=False):
+                effect[block] = self._relabelled(change, asked[block])
+            return effect
         removed = removed_weight(change, run.n_train)
         effect = np.empty(asked.n_queries)
         for block, columns in self._blocks(asked, progress=False):
@@ -226,7 +229,7 @@ class Relabels(ABC):
 
     @abstractmethod
     def _relabelled(self, change: Relabelled, queries: Any) -> NDArray[np.float64]:
-        """Effect of other labels on the loss of these queries, shape (n_queries,)."""
+        """Effect of other labels on the loss of a block of queries, shape (n_queries,)."""
 
 
 class OneByOne(Estimator[RunT], Generic[RunT, QueriesT]):

@@ -76,10 +76,9 @@ class BoostIn(OfTrees, InnerProduct[TreeRun, TreeQueries], Relabels):
             for place, t in _trees(replay, terms):
                 values = _row_values(replay, terms, place, t, self.gain_[t])
                 np.add.at(by_leaf[t], replay.leaves[t], values)
-        for block in self._tracked_blocks(queries.n_queries, progress=False):
-            ((_, asked),) = self._pairs(queries[block])
-            for t, leaf in enumerate(asked.leaf):
-                effect[block] += (by_leaf[t, leaf] * asked.coefficient[t]).sum(axis=1)
+        ((_, asked),) = self._pairs(queries)
+        for t, leaf in enumerate(asked.leaf):
+            effect += (by_leaf[t, leaf] * asked.coefficient[t]).sum(axis=1)
         return effect
 
     def _pairs(self, queries: TreeQueries) -> Iterator[tuple[LeafFactor, QueryLeaves]]:

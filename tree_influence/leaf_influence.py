@@ -74,16 +74,13 @@ class LeafInfluence(OfTrees, Attributor[TreeRun, TreeQueries], Relabels):
 
     def _relabelled(self, change: Relabelled, queries: TreeQueries) -> Floats:
         replay, new = self.run_.replay, NewLabels.of(change, self.run_)
-        effect = np.zeros(queries.n_queries)
         if len(new.rows) == 0:
-            return effect
+            return np.zeros(queries.n_queries)
         if self.through == "self":
             replay, new = new.among(replay)
-        for block in self._tracked_blocks(queries.n_queries, progress=False):
-            values = np.zeros((block.stop - block.start, len(replay.weight))).T
-            self._sweep(replay, label_terms(replay, new), queries[block], values)
-            effect[block] = values[new.rows].sum(axis=0)
-        return effect
+        values = np.zeros((queries.n_queries, len(replay.weight))).T
+        self._sweep(replay, label_terms(replay, new), queries, values)
+        return values[new.rows].sum(axis=0)
 
     def _bytes_per_value(self) -> int:
         return 8 * (2 + self.run_.replay.raw.shape[1])

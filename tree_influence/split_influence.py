@@ -100,15 +100,12 @@ class SplitInfluence(OfTrees, Attributor[TreeRun, TreeQueries], Relabels):
 
     def _relabelled(self, change: Relabelled, queries: TreeQueries) -> Floats:
         replay, new = self.half_, NewLabels.of(change, self.run_)
-        effect = np.zeros(queries.n_queries)
         if len(new.rows) == 0:
-            return effect
-        for block in self._tracked_blocks(queries.n_queries, progress=False):
-            values = np.zeros((block.stop - block.start, len(replay.weight))).T
-            chunks, own = label_terms(replay, new), label_terms_backwards(replay, new)
-            self._sweep(chunks, own, queries[block], values)
-            effect[block] = values[new.rows].sum(axis=0)
-        return effect
+            return np.zeros(queries.n_queries)
+        values = np.zeros((queries.n_queries, len(replay.weight))).T
+        own = label_terms_backwards(replay, new)
+        self._sweep(label_terms(replay, new), own, queries, values)
+        return values[new.rows].sum(axis=0)
 
     def _sweep(
         self,

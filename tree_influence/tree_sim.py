@@ -5,10 +5,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from influence import engine
 from influence.base import Attributor, Relabels
 from influence.change import Relabelled
-from influence.run import blocks
 from tree_influence.of_trees import OfTrees
 from tree_influence.run import TreeQueries, TreeRun
 from tree_influence.signs import sides
@@ -62,14 +60,8 @@ class TreeSim(OfTrees, Attributor[TreeRun, TreeQueries], Relabels):
     def _relabelled(self, change: Relabelled, queries: TreeQueries) -> Floats:
         run, rows = self.run_, change.rows
         changed = replace(run, target=run.relabelled(change))
-        effect = np.empty(queries.n_queries)
-        size = engine.columns_per_block(run.n_train, self._bytes_per_value())
-        for block in blocks(queries.n_queries, size):
-            asked = queries[block]
-            moved = sides(run, asked, rows) - sides(changed, asked, rows)
-            columns = self.kernel_.columns(asked.leaves)[rows]
-            effect[block] = run.weight[rows] @ (moved * columns)
-        return effect
+        moved = sides(run, queries, rows) - sides(changed, queries, rows)
+        return run.weight[rows] @ (moved * self.kernel_.columns(queries.leaves)[rows])
 
     def _bytes_per_value(self) -> int:
         return 8 * 3 + self.kernel_.bytes_per_value()

@@ -5,11 +5,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from influence import engine
 from influence.base import Attributor, Relabels
 from influence.change import Relabelled
 from influence.errors import InputError, UnsupportedModelError
-from influence.run import blocks
 from tree_influence.losses import LogProbability, Softmax, TrainingLoss
 from tree_influence.of_trees import OfTrees
 from tree_influence.run import TreeQueries, TreeRun
@@ -124,15 +122,10 @@ class TREX(OfTrees, Attributor[TreeRun, TreeQueries], Relabels):
         problem, rows = self.problem_, change.rows
         target = self.run_.relabelled(change)
         moved = (self.solution_.shares(problem, target) - self._shares)[rows]
-        effect = np.empty(queries.n_queries)
-        size = engine.columns_per_block(self.run_.n_train, self._bytes_per_value())
-        for block in blocks(queries.n_queries, size):
-            asked = queries[block]
-            raw = self.scores(asked)
-            changed = raw + problem.kernel.columns(asked.leaves)[rows].T @ moved
-            before = problem.loss.value(asked.target, raw)
-            effect[block] = problem.loss.value(asked.target, changed) - before
-        return effect
+        raw = self.scores(queries)
+        changed = raw + problem.kernel.columns(queries.leaves)[rows].T @ moved
+        after, before = (problem.loss.value(queries.target, one) for one in (changed, raw))
+        return after - before
 
     def scores(self, queries: TreeQueries) -> Floats:
         """The surrogate's raw scores of queries, shape (n_queries, n_outputs)."""

@@ -12,7 +12,16 @@ from tests.reference import boosting
 from tests.tree_influence import models
 from tests.tree_influence.synthetic import CASES, as_run, random_boosting
 from tests.tree_influence.test_formulas import ONE_STEP, close
-from tree_influence import AXIL, BoostIn, LeafInfluence, LeafRefit, trace
+from tree_influence import (
+    AXIL,
+    TREX,
+    BoostIn,
+    LeafInfluence,
+    LeafRefit,
+    SplitInfluence,
+    TreeSim,
+    trace,
+)
 
 ROWS = (1, 7)
 REAL = [(library, task) for library in models.LIBRARIES for task in models.TASKS]
@@ -272,3 +281,13 @@ def test_weights_that_depend_on_a_number_are_refused():
     fit = BoostIn().fit(trace(model, fitted.X, fitted.y))
     with pytest.raises(UnsupportedChangeError, match="depend on a target that is a number"):
         fit.predict(Relabelled([0], [1.0]), fitted.X_test, fitted.y_test)
+
+
+@pytest.mark.parametrize("make", [BoostIn, LeafInfluence, SplitInfluence, TREX, TreeSim])
+def test_many_queries_are_answered_in_blocks(make):
+    fitted = models.fit("lightgbm", "logistic")
+    estimator = make().fit(fitted.model, fitted.X, fitted.y, fitted.weight)
+    change = Relabelled([2, 9], 1 - fitted.y[[2, 9]])
+    X, y = np.tile(fitted.X_test, (50, 1)), np.tile(fitted.y_test, 50)  # more than one block
+    once = estimator.predict(change, fitted.X_test, fitted.y_test)
+    np.testing.assert_allclose(estimator.predict(change, X, y), np.tile(once, 50), rtol=1e-12)
