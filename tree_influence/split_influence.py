@@ -70,7 +70,7 @@ class SplitInfluence(OfTrees, Attributor[TreeRun, TreeQueries], Relabels):
 
     Sign: positive = proponent. Unit: loss (first order: among half subsets, where each row weighs
     twice as much, effects differ by about twice the sum of values).
-    Cost: fit O(T n F) for the histograms; explain O(T n depth) a query, about six times
+    Cost: fit O(T n F) for the histograms; explain O(T n depth) a query, about eight times
     `LeafInfluence`; self_influence O(T n^2 depth).
     Wrong in that the subtree below another split is not grown again. On one row alone the values
     are as noisy as real retraining is; they are made for groups.
