@@ -6,6 +6,16 @@ The list is explicit so that `datasets`, `benchmarks` and `tests` are never inst
 from setuptools import setup
 
 setup(
-    packages=["influence", "influence.cli", "tree_influence", "tree_influence.adapters"],
-    package_data={"influence": ["py.typed"], "tree_influence": ["py.typed"]},
+    packages=[
+        "influence",
+        "influence.cli",
+        "tree_influence",
+        "tree_influence.adapters",
+        "llm_influence",
+    ],
+    package_data={
+        "influence": ["py.typed"],
+        "tree_influence": ["py.typed"],
+        "llm_influence": ["py.typed"],
+    },
 )
