@@ -12,6 +12,7 @@ Classes are abstract or final: nothing implemented here is overridden.
 """
 
 import inspect
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -39,6 +40,9 @@ class Estimator(ABC, Generic[RunT]):
     unit: str = "loss"
     findings_: Mapping[str, float] = MappingProxyType({})  # of fit: stated in every result
     run_: RunT
+    stores: bool = False  # fit can keep what it computes in a folder
+    _store: str | os.PathLike[str] | None = None
+    _progress: bool = True
 
     @staticmethod
     @abstractmethod
@@ -57,19 +61,34 @@ class Estimator(ABC, Generic[RunT]):
             UnsupportedChangeError: The estimator cannot answer this kind of change.
         """
 
-    def fit(self, run: Any, *data: Any) -> Self:
+    def fit(
+        self,
+        run: Any,
+        *data: Any,
+        store: str | os.PathLike[str] | None = None,
+        progress: bool = True,
+    ) -> Self:
         """Fits to a run, or to a model and the data it was trained on.
 
         Args:
             run: A run made by `trace`, or a model.
             *data: Nothing with a run; with a model, what `trace` takes after it.
+            store: Folder for what is computed of the training rows, so that it is not computed
+                twice; of estimators that have such a thing.
+            progress: Show a bar on long work.
         """
+        if store is not None and not self.stores:
+            raise InputError(
+                f"{type(self).__name__} keeps nothing on disk, got store={os.fspath(store)!r}; "
+                "leave it out."
+            )
         traced = self._trace(run, *data) if data else run
         if getattr(type(traced), "train_queries", None) is None:
             raise InputError(
                 f"fit takes a run made by trace(...), or a model with its training data; got a "
                 f"{type(run).__name__} alone: call fit(model, X_train, y_train)."
             )
+        self._store, self._progress = store, progress
         self._fit(traced)
         self.run_ = traced
         return self
@@ -97,7 +116,7 @@ class Estimator(ABC, Generic[RunT]):
     def _provenance(self) -> Provenance:
         run = self._fitted_run()
         parameters = {
-            name: repr(value) if isinstance(value, Estimator) else value
+            name: value if isinstance(value, str | float | int | None) else repr(value)
             for name, value in self.parameters.items()
         }
         stated = {**run.provenance, **self.findings_}

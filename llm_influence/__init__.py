@@ -10,9 +10,37 @@ from typing import TYPE_CHECKING
 
 from influence.lazy import exports
 
-__all__: list[str] = []
+__all__ = [
+    "Checkpoint",
+    "CheckpointRun",
+    "Dense",
+    "Identity",
+    "Kronecker",
+    "TokenInfluence",
+    "TracIn",
+    "encode",
+    "retrainer",
+    "trace",
+]
 
 if TYPE_CHECKING:
-    pass
+    from llm_influence.checkpoints import Checkpoint
+    from llm_influence.encoding import encode
+    from llm_influence.projection import Dense, Identity, Kronecker
+    from llm_influence.retrain import retrainer
+    from llm_influence.run import CheckpointRun, trace
+    from llm_influence.token_influence import TokenInfluence
+    from llm_influence.tracin import TracIn
 else:
-    __getattr__, __dir__ = exports(__name__, {})
+    __getattr__, __dir__ = exports(
+        __name__,
+        {
+            "llm_influence.checkpoints": ["Checkpoint"],
+            "llm_influence.encoding": ["encode"],
+            "llm_influence.projection": ["Dense", "Identity", "Kronecker"],
+            "llm_influence.retrain": ["retrainer"],
+            "llm_influence.run": ["CheckpointRun", "trace"],
+            "llm_influence.token_influence": ["TokenInfluence"],
+            "llm_influence.tracin": ["TracIn"],
+        },
+    )

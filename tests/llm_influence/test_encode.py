@@ -5,7 +5,7 @@ import pytest
 
 import datasets
 from influence.errors import InputError
-from llm_influence.encode import encode
+from llm_influence.encoding import encode
 from llm_influence.examples import as_examples
 from tests.llm_influence.small_tokenizers import MARKED, UNMARKED, bpe
 

@@ -1,0 +1,95 @@
+"""Losses of one example each, for the models people bring, and the outputs made of them.
+
+Every loss has the signature loss(model, batch) -> (n_examples,). For a causal language model it is
+the mean of the negative log likelihoods of an example's target tokens (label -100 = no target);
+for a classifier the negative log likelihood of its class; for a regression head the squared error
+divided by 2, summed over its outputs.
+"""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from influence.errors import InputError, UnsupportedModelError
+
+IGNORED = -100  # label of a token that is no target
+
+
+def causal_lm(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+    """Mean negative log likelihood of an example's target tokens, in nats a token."""
+    losses, is_target = token_losses(model, batch)
+    return losses.sum(1) / is_target.sum(1)
+
+
+def causal_lm_sum(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+    """Sum of the negative log likelihoods of an example's target tokens, in nats."""
+    return token_losses(model, batch)[0].sum(1)
+
+
+def classification(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+    """Negative log likelihood of an example's class."""
+    return F.cross_entropy(_logits(model, batch), batch["labels"].long(), reduction="none")
+
+
+def regression(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+    """Squared error divided by 2, summed over outputs."""
+    found = _logits(model, batch)
+    labels = batch["labels"].to(found.dtype).reshape(found.shape)
+    return (found - labels).square().sum(1) / 2
+
+
+def token_losses(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Negative log likelihood of each next token and whether it is a target, (n, n_tokens - 1)."""
+    logits = _logits(model, batch, use_cache=False)[:, :-1]
+    labels = batch["labels"][:, 1:].long()
+    losses = F.cross_entropy(logits.transpose(1, 2), labels, ignore_index=IGNORED, reduction="none")
+    return losses, labels != IGNORED
+
+
+def default_loss(model: nn.Module) -> Any:
+    """The loss of a Hugging Face model by the task its class is made for.
+
+    Raises:
+        UnsupportedModelError: There is no default for this model: pass loss=.
+    """
+    name = type(_inner(model)).__name__
+    if name.endswith(("ForCausalLM", "LMHeadModel")):
+        return causal_lm
+    if name.endswith("ForSequenceClassification"):
+        kind = getattr(getattr(model, "config", None), "problem_type", None)
+        n_labels = int(getattr(getattr(model, "config", None), "num_labels", 2))
+        if kind == "multi_label_classification":
+            raise UnsupportedModelError(
+                f"No loss is known for {name} with several labels an example; pass "
+                "loss(model, batch) -> (n_examples,)."
+            )
+        return regression if kind == "regression" or n_labels == 1 else classification
+    raise UnsupportedModelError(
+        "Expected a Hugging Face causal language model or sequence classifier, whose loss is "
+        f"known, got a {name}; pass loss(model, batch) -> (n_examples,), one loss for each "
+        "example."
+    )
+
+
+def _inner(model: nn.Module) -> nn.Module:
+    """The model inside a PEFT wrapper, whose class tells the task."""
+    get: Any = getattr(model, "get_base_model", None)
+    return model if get is None else get()
+
+
+def _logits(model: nn.Module, batch: Mapping[str, Tensor], **options: bool) -> Tensor:
+    if not isinstance(batch, Mapping) or "labels" not in batch:
+        raise InputError(
+            "The built-in losses need examples as dicts with input_ids and labels, got "
+            f"{sorted(batch) if isinstance(batch, Mapping) else type(batch).__name__}; give "
+            "labels, or pass loss(model, batch)."
+        )
+    known = inspect.signature(_inner(model).forward).parameters
+    inputs = {name: value for name, value in batch.items() if name in known and name != "labels"}
+    found = model(**inputs, **options)
+    logits = found.logits
+    return logits if logits.dtype == torch.float64 else logits.float()

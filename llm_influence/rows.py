@@ -1,0 +1,289 @@
+"""Rows: the projected gradients of examples, and where those of the training examples are kept.
+
+| class  | training rows are                                                        |
+|--------|--------------------------------------------------------------------------|
+| Held   | in memory                                                                |
+| Store  | in shards on disk (`llm_influence.store`)                                |
+| Anew   | worked out again whenever they are asked for: whole gradients of a model |
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from influence.errors import InputError
+from influence.progress import track
+from influence.run import blocks
+from llm_influence.coverage import moved
+from llm_influence.examples import Examples
+from llm_influence.gradients import (
+    Gradients,
+    Loss,
+    Reduce,
+    Transform,
+    projected,
+    tokens_as_examples,
+)
+from llm_influence.layers import Sides
+from llm_influence.projection import Bound, Projection
+from llm_influence.run import CheckpointRun, name_of
+from llm_influence.store import Plan, Store
+
+MOST_HELD = 2 * 2**30  # bytes of training rows that are kept in memory
+MOST_AT_ONCE = 2**29  # bytes of rows in one pass
+
+Transforms = Callable[[int], Transform | None]
+
+
+class TrainRows(Protocol):
+    """Rows of all training examples at every checkpoint, shape (n_train, width)."""
+
+    def blocks(self, checkpoint: int) -> Iterator[tuple[slice, Tensor]]:
+        """All rows in order, a block at a time."""
+        ...
+
+    def take(self, checkpoint: int, rows: slice) -> Tensor:
+        """Some rows."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class RowMap:
+    """From examples to rows: the gradient of an output, transformed, projected.
+
+    Attributes:
+        run: The run.
+        projection: What the gradients go through at last.
+        output: What is differentiated, (model, batch) -> (n_examples,); None: the run's loss.
+        transforms: What each block's gradient goes through before, by checkpoint.
+        about: What `transforms` are, ready for JSON; part of the specification of a store.
+    """
+
+    run: CheckpointRun
+    projection: Projection
+    output: Loss | None = None
+    transforms: Transforms = field(default=lambda checkpoint: None)
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def bound(self) -> Bound:
+        parameter = next(self.run.model.parameters())
+        dtype = torch.float64 if parameter.dtype == torch.float64 else torch.float32
+        like = torch.empty(0, dtype=dtype, device=self.run.device)
+        covered = self.run.coverage.blocks
+        return self.projection.bind({name: b.shape for name, b in covered.items()}, like)
+
+    @property
+    def width(self) -> int:
+        return self.bound.width
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """All that decides the numbers of a row, besides weights and examples."""
+        return {
+            "projection": dict(self.projection.specification),
+            "output": name_of(self.output or self.run.loss),
+            "transform": dict(self.about),
+            "autocast": str(self.run.autocast),
+            "blocks": {name: list(b.shape) for name, b in self.run.coverage.blocks.items()},
+        }
+
+    @contextmanager
+    def at(self, checkpoint: int) -> Iterator[Callable[[Examples], Tensor]]:
+        """A function from examples to rows at a checkpoint, shape (n_examples, width)."""
+        transform = self.transforms(checkpoint)
+        with (
+            self.run.at(checkpoint) as model,
+            Gradients(
+                model, self.run.coverage.layers, self._reduce(transform), self.run.autocast
+            ) as gradients,
+        ):
+            yield lambda examples: self._rows(gradients, examples, transform)
+
+    def rows(self, checkpoint: int, examples: Examples) -> Tensor:
+        """Rows of examples at a checkpoint, shape (n_examples, width)."""
+        with self.at(checkpoint) as rows:
+            return rows(examples)
+
+    def token_rows(self, checkpoint: int, example: Examples) -> Tensor:
+        """Rows of the tokens of one example, shape (n_tokens, width); they add up to its row.
+
+        A token's row is what its position contributes to the gradient: the sum over layers of the
+        outer product of the layer's input there and the loss's gradient by its output there.
+        """
+        transform = self.transforms(checkpoint)
+        reduce = self._reduce(transform)
+        with (
+            self.run.at(checkpoint) as model,
+            Gradients(model, self.run.coverage.layers, reduce, self.run.autocast) as gradients,
+        ):
+            batch = moved(example.batch([0]), self.run.device)
+            losses, found = gradients.sides(self.output or self.run.loss, batch, 1)
+        _check_finite(losses, example, [0])
+        return projected_tokens(found, self.bound, transform, losses)
+
+    @contextmanager
+    def watching(self, checkpoint: int) -> Iterator[Callable[[], Tensor]]:
+        """Watches passes of the caller's own; afterwards the function gives their row, (1, width).
+
+        Raises:
+            InputError: No backward pass was seen.
+        """
+        model = self.run.model
+        transform = self.transforms(checkpoint)
+        layers, reduce = self.run.coverage.layers, self._reduce(transform)
+        like = next(model.parameters()).new_zeros(1)
+        with (
+            Gradients(model, layers, reduce, self.run.autocast) as gradients,
+            gradients.watching() as found,
+        ):
+            yield lambda: projected(found, self.bound, transform, 1, like)
+        if not found:
+            raise InputError("Expected a forward and a backward pass inside the `with` block.")
+
+    def _reduce(self, transform: Transform | None) -> Reduce:
+        return self.bound.reduce if transform is None else _as_they_are
+
+    def _rows(
+        self, gradients: Gradients, examples: Examples, transform: Transform | None
+    ) -> Tensor:
+        out: Tensor | None = None
+        for batch_rows in self.run.batches(examples):
+            size = max(1, MOST_AT_ONCE // (8 * self.width))
+            for part in blocks(len(batch_rows), size):
+                rows = batch_rows[part]
+                batch = moved(examples.batch(rows), self.run.device)
+                loss = self.output or self.run.loss
+                losses, found = gradients.rows(loss, batch, len(rows), self.bound, transform)
+                _check_finite(losses, examples, rows)
+                if out is None:
+                    out = found.new_empty(examples.n_queries, self.width)
+                out[torch.from_numpy(rows)] = found
+        return torch.empty(0, self.width) if out is None else out
+
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """Rows in memory, one matrix for each checkpoint."""
+
+    matrices: list[Tensor]
+
+    def blocks(self, checkpoint: int) -> Iterator[tuple[slice, Tensor]]:
+        yield slice(0, len(self.matrices[checkpoint])), self.matrices[checkpoint]
+
+    def take(self, checkpoint: int, rows: slice) -> Tensor:
+        return self.matrices[checkpoint][rows]
+
+
+@dataclass(frozen=True, eq=False)
+class Anew:
+    """Rows worked out again whenever they are asked for."""
+
+    rows_of: RowMap
+    progress: bool
+
+    def blocks(self, checkpoint: int) -> Iterator[tuple[slice, Tensor]]:
+        examples = self.rows_of.run.examples
+        listed = list(blocks(examples.n_queries, self._size()))
+        with self.rows_of.at(checkpoint) as rows:
+            for block in track(listed, "gradients", len(listed), self.progress):
+                yield block, rows(examples[block])
+
+    def take(self, checkpoint: int, rows: slice) -> Tensor:
+        return self.rows_of.rows(checkpoint, self.rows_of.run.examples[rows])
+
+    def _size(self) -> int:
+        """A few batches, so that examples of similar length meet, where memory allows."""
+        return max(
+            1, min(8 * self.rows_of.run.batch_size, MOST_AT_ONCE // (4 * self.rows_of.width))
+        )
+
+
+def training_rows(
+    rows_of: RowMap, store: str | os.PathLike[str] | None, progress: bool
+) -> TrainRows:
+    """Rows of the training examples: in a store if a path is given, else in memory if they fit."""
+    run = rows_of.run
+    n_checkpoints = len(run.checkpoints)
+    if store is not None:
+        return stored_rows(rows_of, Path(store), progress)
+    if 4 * run.n_train * rows_of.width * n_checkpoints > MOST_HELD:
+        return Anew(rows_of, progress)
+    matrices = []
+    for checkpoint in range(n_checkpoints):
+        kept = list(Anew(rows_of, progress).blocks(checkpoint))
+        matrices.append(torch.cat([values for _, values in kept]))
+    return Held(matrices)
+
+
+def stored_rows(rows_of: RowMap, path: Path, progress: bool) -> Store:
+    """Builds what a store lacks; several processes of one `torchrun` share the shards."""
+    run = rows_of.run
+    plan = Plan(
+        recipe=rows_of.recipe,
+        models=run.model_fingerprints,
+        n_rows=run.n_train,
+        width=rows_of.width,
+        content=run.examples.content,
+    )
+    store = Store.open(path, plan)
+    rank, n_ranks = _ranks()
+    for checkpoint in range(len(run.checkpoints)):
+        own = [
+            block
+            for block in store.missing(checkpoint)
+            if block.start // store.shard_rows % n_ranks == rank
+        ]
+        if not own:
+            continue
+        with rows_of.at(checkpoint) as rows:
+            for block in track(own, "gradients", len(own), progress):
+                store.write(checkpoint, block, rows(run.examples[block]).cpu())
+    if n_ranks > 1:  # the others' shards are not known to this one
+        torch.distributed.barrier()
+        store = Store.open(path, plan)
+    if rank == 0:
+        store.finish()
+    if n_ranks > 1:
+        torch.distributed.barrier()
+    return store
+
+
+def projected_tokens(
+    found: Mapping[str, list[Sides]], bound: Bound, transform: Transform | None, like: Tensor
+) -> Tensor:
+    """Rows of the tokens of one example, shape (n_tokens, width)."""
+    by_token = {
+        block: [tokens_as_examples(sides) for sides in parts] for block, parts in found.items()
+    }
+    n_tokens = max(len(sides[0]) for parts in by_token.values() for sides in parts)
+    return projected(by_token, bound, transform, n_tokens, like)
+
+
+def _as_they_are(block: str, sides: Sides) -> Sides:
+    return sides
+
+
+def _check_finite(losses: Tensor, examples: Examples, rows: Any) -> None:
+    if torch.isfinite(losses).all():
+        return
+    first = int(torch.nonzero(~torch.isfinite(losses))[0])
+    row = int(rows[first])
+    raise InputError(
+        f"Expected finite losses, got {float(losses[first])} for example {examples.index[row]!r} "
+        f"(position {row} of {examples.n_queries}); leave it out, or train in another number type."
+    )
+
+
+def _ranks() -> tuple[int, int]:
+    distributed = torch.distributed
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1

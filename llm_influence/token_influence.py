@@ -1,0 +1,43 @@
+"""`TokenInfluence`: which tokens of a training example act, and on which tokens of a query."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class TokenInfluence:
+    """Influence of training examples on one query, split by token.
+
+    Attributes:
+        train: Positions of the training examples, shape (n_examples,).
+        of_train: For each, the influence of its tokens, shape (n_tokens of the example,).
+        of_query: For each, its influence on the query's tokens, shape (n_tokens of the query,).
+        train_index: Caller's labels of the training examples.
+    """
+
+    train: NDArray[np.int64]
+    of_train: Sequence[NDArray[np.float64]]
+    of_query: Sequence[NDArray[np.float64]]
+    train_index: pd.Index
+
+    def __repr__(self) -> str:
+        return f"<TokenInfluence of {len(self.train)} training examples on one query>"
+
+    def frame(self, side: str = "train") -> pd.DataFrame:
+        """One line per token: train (the caller's label), token (its position), influence.
+
+        Args:
+            side: "train" or "query".
+        """
+        parts = self.of_train if side == "train" else self.of_query
+        return pd.DataFrame(
+            {
+                "train": np.repeat(self.train_index.to_numpy(), [len(part) for part in parts]),
+                "token": np.concatenate([np.arange(len(part)) for part in parts]),
+                "influence": np.concatenate(parts),
+            }
+        )

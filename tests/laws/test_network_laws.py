@@ -1,0 +1,37 @@
+"""Every law over every estimator of networks."""
+
+from typing import Any
+
+import pytest
+
+from influence.testing import LAWS
+from llm_influence.projection import Kronecker
+from llm_influence.tracin import TracIn
+from tests.laws.networks import NetworkProblem
+
+# A way to make each estimator, and the laws it cannot obey.
+ESTIMATORS: dict[str, tuple[Any, set[str]]] = {
+    "TracIn": (TracIn, set()),
+    "TracIn exact": (lambda: TracIn(projection=None), set()),
+    "TracIn unit": (lambda: TracIn(Kronecker(4), normalise="unit"), set()),
+    "TracIn adam": (lambda: TracIn(metric="adam"), set()),
+    "TracIn whitened": (lambda: TracIn(Kronecker(4), metric="adam", whiten=1.0), set()),
+}
+
+
+@pytest.fixture(scope="module")
+def problem():
+    return NetworkProblem()
+
+
+@pytest.mark.parametrize(
+    ("name", "law"),
+    [
+        pytest.param(name, law, id=f"{name}-{law.__name__}")
+        for name, (_, exempt) in ESTIMATORS.items()
+        for law in LAWS
+        if law.__name__ not in exempt
+    ],
+)
+def test_laws_hold_for_estimators_of_networks(name, law, problem):
+    law(ESTIMATORS[name][0], problem)
