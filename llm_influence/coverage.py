@@ -5,6 +5,7 @@ run. A layer that disagrees (it is called in another way than its class suggests
 named, as is every trained parameter that no layer kind covers.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -231,6 +232,11 @@ def _autograd(
 
 
 def _check_independent(probe: Probe, row: int, together: float, alone: float) -> None:
+    if not math.isfinite(alone):
+        raise InputError(
+            f"Expected a finite loss, got {alone} for example {row}, one of the two on which the "
+            "gradients are checked; look for numbers that are not finite in the model's weights."
+        )
     if not abs(together - alone) <= _tolerance(probe) * max(1e-3, abs(alone)):
         raise InputError(
             f"Expected the loss of an example to depend on it alone, but that of example {row} is "

@@ -122,12 +122,19 @@ class RowMap:
         reduce = self._reduce(transform)
         with (
             self.run.at(checkpoint) as model,
-            Gradients(model, self.run.coverage.layers, reduce, self.run.autocast) as gradients,
+            Gradients(
+                model, self.run.coverage.layers, _as_they_are, self.run.autocast
+            ) as gradients,
         ):
             batch = moved(example.batch([0]), self.run.device)
             losses, found = gradients.sides(self.output or self.run.loss, batch, 1)
         _check_finite(losses, example, [0])
-        return projected_tokens(found, self.bound, transform, losses)
+        by_token = {
+            block: [reduce(block, tokens_as_examples(sides)) for sides in parts]
+            for block, parts in found.items()
+        }
+        n_tokens = int(example.lengths[0])
+        return projected(by_token, self.bound, transform, n_tokens, losses)
 
     @contextmanager
     def watching(self, checkpoint: int) -> Iterator[Callable[[], Tensor]]:
@@ -254,17 +261,6 @@ def stored_rows(rows_of: RowMap, path: Path, progress: bool) -> Store:
     if n_ranks > 1:
         torch.distributed.barrier()
     return store
-
-
-def projected_tokens(
-    found: Mapping[str, list[Sides]], bound: Bound, transform: Transform | None, like: Tensor
-) -> Tensor:
-    """Rows of the tokens of one example, shape (n_tokens, width)."""
-    by_token = {
-        block: [tokens_as_examples(sides) for sides in parts] for block, parts in found.items()
-    }
-    n_tokens = max(len(sides[0]) for parts in by_token.values() for sides in parts)
-    return projected(by_token, bound, transform, n_tokens, like)
 
 
 def _as_they_are(block: str, sides: Sides) -> Sides:
