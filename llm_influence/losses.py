@@ -43,11 +43,17 @@ def regression(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
 
 
 def token_losses(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Negative log likelihood of each next token and whether it is a target, (n, n_tokens - 1)."""
-    logits = _logits(model, batch, use_cache=False)[:, :-1]
-    labels = batch["labels"][:, 1:].long()
-    losses = F.cross_entropy(logits.transpose(1, 2), labels, ignore_index=IGNORED, reduction="none")
-    return losses, labels != IGNORED
+    """Negative log likelihood of each position's next token, and whether that is a target.
+
+    Both of shape (n_examples, n_tokens); the last position has no next token.
+    """
+    logits = _logits(model, batch, use_cache=False)
+    labels = F.pad(batch["labels"][:, 1:], (0, 1), value=IGNORED).long()
+    # Labels are shifted, not logits: a view of all logits is made without a copy.
+    losses = F.cross_entropy(
+        logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none"
+    )
+    return losses.view_as(labels), labels != IGNORED
 
 
 def default_loss(model: nn.Module) -> Any:
