@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from influence.lazy import exports
 
 __all__ = [
+    "PCA",
     "Checkpoint",
     "CheckpointRun",
     "Dense",
@@ -26,6 +27,7 @@ __all__ = [
 if TYPE_CHECKING:
     from llm_influence.checkpoints import Checkpoint
     from llm_influence.encoding import encode
+    from llm_influence.learned import PCA
     from llm_influence.projection import Dense, Identity, Kronecker
     from llm_influence.retrain import retrainer
     from llm_influence.run import CheckpointRun, trace
@@ -37,6 +39,7 @@ else:
         {
             "llm_influence.checkpoints": ["Checkpoint"],
             "llm_influence.encoding": ["encode"],
+            "llm_influence.learned": ["PCA"],
             "llm_influence.projection": ["Dense", "Identity", "Kronecker"],
             "llm_influence.retrain": ["retrainer"],
             "llm_influence.run": ["CheckpointRun", "trace"],

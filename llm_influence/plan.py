@@ -14,6 +14,7 @@ from llm_influence.shard import RowType
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+PROJECTION = "projection.safetensors"  # of a learned projection; written before the manifest
 
 _MOST_ROWS, _MOST_BYTES = 1024, 64 * 2**20  # of a shard, unless the plan says otherwise
 _COMPARED = ("recipe", "models", "width", "dtype")
@@ -76,7 +77,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         return None
     if not folder.is_dir():
         raise StorageError(f"Expected a folder for a store, but {folder} is a file.")
-    others = [name for name in os.listdir(folder) if not files.is_part(name)]
+    others = [name for name in os.listdir(folder) if name != PROJECTION and not files.is_part(name)]
     manifest = folder / MANIFEST  # looked for after the list: it is written first
     if not manifest.exists():
         if others:

@@ -21,7 +21,6 @@ from torch import Tensor
 from influence.errors import InputError
 from influence.progress import track
 from influence.run import blocks
-from llm_influence.coverage import moved
 from llm_influence.examples import Examples
 from llm_influence.gradients import (
     Gradients,
@@ -126,7 +125,7 @@ class RowMap:
                 model, self.run.coverage.layers, _as_they_are, self.run.autocast
             ) as gradients,
         ):
-            batch = moved(example.batch([0]), self.run.device)
+            batch = self.run.batch(example, [0])
             losses, found = gradients.sides(self.output or self.run.loss, batch, 1)
         _check_finite(losses, example, [0])
         by_token = {
@@ -166,7 +165,7 @@ class RowMap:
             size = max(1, MOST_AT_ONCE // (8 * self.width))
             for part in blocks(len(batch_rows), size):
                 rows = batch_rows[part]
-                batch = moved(examples.batch(rows), self.run.device)
+                batch = self.run.batch(examples, rows)
                 loss = self.output or self.run.loss
                 losses, found = gradients.rows(loss, batch, len(rows), self.bound, transform)
                 _check_finite(losses, examples, rows)
@@ -241,7 +240,7 @@ def stored_rows(rows_of: RowMap, path: Path, progress: bool) -> Store:
         content=run.examples.content,
     )
     store = Store.open(path, plan)
-    rank, n_ranks = _ranks()
+    rank, n_ranks = ranks()
     for checkpoint in range(len(run.checkpoints)):
         own = [
             block
@@ -278,7 +277,8 @@ def _check_finite(losses: Tensor, examples: Examples, rows: Any) -> None:
     )
 
 
-def _ranks() -> tuple[int, int]:
+def ranks() -> tuple[int, int]:
+    """This process's number and how many there are, where `torchrun` started several."""
     distributed = torch.distributed
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()

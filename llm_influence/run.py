@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
 from influence.checks import check_whole
@@ -99,7 +99,7 @@ class CheckpointRun:
         losses = np.empty(queries.n_queries)
         with still(model), torch.no_grad():
             for rows in self.batches(queries):
-                batch = moved(queries.batch(rows), self.device)
+                batch = self.batch(queries, rows)
                 with precision(model, self.autocast):
                     losses[rows] = self.loss(model, batch).double().cpu().numpy()
         return losses
@@ -109,6 +109,10 @@ class CheckpointRun:
         """The model with the weights of a checkpoint; its own are back on leaving."""
         with loaded(self.model, self.checkpoints[checkpoint]):
             yield self.model
+
+    def batch(self, examples: Examples, rows: ArrayLike) -> Any:
+        """Collated examples on the run's device."""
+        return moved(examples.batch(rows), self.device)
 
     def batches(self, examples: Examples) -> Iterator[NDArray[np.int64]]:
         """Positions in batches of similar length, so that little is padded."""

@@ -11,6 +11,7 @@ from influence.errors import InputError
 from llm_influence.adam_state import adam_state
 from llm_influence.by_rows import ByRows, Side, Step
 from llm_influence.gradients import Transform
+from llm_influence.learned import PCA, projected_by
 from llm_influence.projection import Identity, Kronecker, Projection
 from llm_influence.rows import RowMap, training_rows
 from llm_influence.run import CheckpointRun
@@ -42,8 +43,9 @@ class TracIn(ByRows):
     the whitening are ours.
 
     Args:
-        projection: What gradients are projected by; None takes whole gradients, which are worked
-            out again for every block of queries where they do not fit into memory.
+        projection: What gradients are projected by: `Kronecker`, `PCA` or `Dense`; None takes
+            whole gradients, which are worked out again for every block of queries where they do
+            not fit into memory.
         normalise: "unit" divides rows by their length, so that long gradients do not rank high
             everywhere.
         metric: "identity", or "adam" with the checkpoint's own second moments v.
@@ -54,7 +56,7 @@ class TracIn(ByRows):
 
     def __init__(
         self,
-        projection: Projection | None = Kronecker(16),  # noqa: B008  frozen
+        projection: Projection | PCA | None = Kronecker(16),  # noqa: B008  frozen
         normalise: Literal["unit"] | None = None,
         metric: Literal["identity", "adam"] = "identity",
         whiten: float | None = None,
@@ -81,7 +83,7 @@ class TracIn(ByRows):
         rates = [checkpoint.rate for checkpoint in run.checkpoints]
         rated = all(rate is not None for rate in rates)
         self.unit = self._unit(rated)
-        rows_of = self._row_map(run)
+        rows_of = projected_by(self._row_map(run), self.projection or Identity(), store)
         train = training_rows(rows_of, store, progress)
         side = Side(unit=self.normalise == "unit")
         steps = []
@@ -101,12 +103,11 @@ class TracIn(ByRows):
         return "loss" if rated and plain else "loss, up to scale"
 
     def _row_map(self, run: CheckpointRun) -> RowMap:
-        projection = Identity() if self.projection is None else self.projection
         if self.metric == "identity":
-            return RowMap(run, projection)
+            return RowMap(run, Identity())
         return RowMap(
             run,
-            projection,
+            Identity(),
             transforms=lambda checkpoint: adam_root(run, checkpoint, self.eps),
             about={"scale": "adam's metric, square root", "eps": self.eps},
         )
