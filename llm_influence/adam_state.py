@@ -4,7 +4,7 @@ A saved optimizer numbers its parameters and forgets their names. They are found
 never by shape alone; all shapes must then agree.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from influence.errors import InputError, MissingParameterError, NotYetSupportedError
+from influence.run import fingerprint
 from llm_influence.checkpoint_files import optimizer_file, optimizer_in, read
 from llm_influence.checkpoints import Checkpoint
 from llm_influence.trainer_folders import is_trainer_folder, trainer_order
@@ -101,6 +102,26 @@ def adam_state(checkpoint: Checkpoint, model: nn.Module) -> AdamState:
         if number in content["state"]
     }
     return _of_entries(entries, groups, model, checkpoint.name)
+
+
+def adam_fingerprint(checkpoint: Checkpoint, model: nn.Module) -> str:
+    """Hash of Adam's state at a checkpoint, for stores of rows that were made with it."""
+    state = adam_state(checkpoint, model)
+    moments = (*state.exp_avg.items(), *state.exp_avg_sq.items())
+    named = [part for name, value in moments for part in (name, value.numpy())]
+    return fingerprint(*named, f"{dict(state.step)} {state.betas} {state.eps}")
+
+
+def typical_root(roots: Iterable[Tensor]) -> float:
+    """Median of sqrt(v) over all parameters that ever had a gradient (v > 0).
+
+    Raises:
+        InputError: None had one.
+    """
+    every = torch.cat([root[root > 0] for root in roots])
+    if not len(every):
+        raise InputError("Expected second moments above 0, got zeros only: no step was taken.")
+    return float(every.median())
 
 
 def _content(checkpoint: Checkpoint) -> tuple[Mapping[str, Any] | None, bool]:

@@ -3,7 +3,8 @@
 Every loss has the signature loss(model, batch) -> (n_examples,). For a causal language model it is
 the mean of the negative log likelihoods of an example's target tokens (label -100 = no target);
 for a classifier the negative log likelihood of its class; for a regression head the squared error
-divided by 2, summed over its outputs.
+divided by 2, summed over its outputs. The log-odds of TRAK have the same signature and the same
+direction: low is good.
 """
 
 import inspect
@@ -47,13 +48,60 @@ def token_losses(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor,
 
     Both of shape (n_examples, n_tokens); the last position has no next token.
     """
-    logits = _logits(model, batch, use_cache=False)
-    labels = F.pad(batch["labels"][:, 1:], (0, 1), value=IGNORED).long()
-    # Labels are shifted, not logits: a view of all logits is made without a copy.
+    logits, labels = _next_tokens(model, batch)
     losses = F.cross_entropy(
         logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none"
     )
     return losses.view_as(labels), labels != IGNORED
+
+
+def causal_lm_odds(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+    """Mean over an example's target tokens of log((1 - p) / p), with p the token's probability."""
+    odds, is_target = _token_odds(model, batch)
+    return (odds * is_target).sum(1) / is_target.sum(1)
+
+
+def causal_lm_doubt(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+    """Mean over an example's target tokens of 1 - p."""
+    odds, is_target = _token_odds(model, batch)
+    return (odds.sigmoid() * is_target).sum(1) / is_target.sum(1)
+
+
+def classification_odds(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+    """log((1 - p) / p), with p the probability of an example's class."""
+    return against(_logits(model, batch), batch["labels"].long())
+
+
+def classification_doubt(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+    """1 - p of an example's class."""
+    return classification_odds(model, batch).sigmoid()
+
+
+def against(logits: Tensor, labels: Tensor) -> Tensor:
+    """Log-odds log((1 - p) / p) against the labels, without the rounding of 1 - p.
+
+    They are logsumexp of the other classes' logits minus the logit of the label.
+
+    Args:
+        logits: Shape (..., n_classes).
+        labels: Shape (...).
+    """
+    place = labels[..., None]
+    others = logits.scatter(-1, place, float("-inf")).logsumexp(-1)
+    return others - logits.gather(-1, place)[..., 0]
+
+
+def _token_odds(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Log-odds against each position's next token, and whether that is a target."""
+    logits, labels = _next_tokens(model, batch)
+    return against(logits, labels.clamp_min(0)), labels != IGNORED
+
+
+def _next_tokens(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Logits (n_examples, n_tokens, n_words) and each position's next token as its label."""
+    # Labels are shifted, not logits: those can then be viewed flat without a copy.
+    labels = F.pad(batch["labels"][:, 1:], (0, 1), value=IGNORED)
+    return _logits(model, batch, use_cache=False), labels.long()
 
 
 def default_loss(model: nn.Module) -> Any:

@@ -63,6 +63,8 @@ class RowMap:
         output: What is differentiated, (model, batch) -> (n_examples,); None: the run's loss.
         transforms: What each block's gradient goes through before, by checkpoint.
         about: What `transforms` are, ready for JSON; part of the specification of a store.
+        additive: The rows of tokens add up to that of their example; not so where a transform is
+            not linear.
     """
 
     run: CheckpointRun
@@ -70,6 +72,7 @@ class RowMap:
     output: Loss | None = None
     transforms: Transforms = field(default=lambda checkpoint: None)
     about: Mapping[str, Any] = field(default_factory=dict)
+    additive: bool = True
 
     @cached_property
     def bound(self) -> Bound:
@@ -116,7 +119,16 @@ class RowMap:
 
         A token's row is what its position contributes to the gradient: the sum over layers of the
         outer product of the layer's input there and the loss's gradient by its output there.
+
+        Raises:
+            InputError: The rows are not `additive`.
         """
+        if not self.additive:
+            raise InputError(
+                "Expected an estimator whose rows of training examples are linear in their "
+                "gradients, got one whose rows are not (LESS: Adam's step): the influence of an "
+                "example is no sum over its tokens. Ask TracIn for tokens."
+            )
         transform = self.transforms(checkpoint)
         reduce = self._reduce(transform)
         with (

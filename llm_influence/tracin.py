@@ -4,11 +4,10 @@ import os
 from collections.abc import Sequence
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from influence.errors import InputError
-from llm_influence.adam_state import adam_state
+from llm_influence.adam_state import adam_fingerprint, adam_state, typical_root
 from llm_influence.by_rows import ByRows, Side, Step
 from llm_influence.gradients import Transform
 from llm_influence.learned import PCA, projected_by
@@ -50,8 +49,8 @@ class TracIn(ByRows):
             everywhere.
         metric: "identity", or "adam" with the checkpoint's own second moments v.
         whiten: Damping of the whitening, None for none; 1 is a good choice.
-        eps: Added to sqrt(v) in Adam's metric; None takes the median of sqrt(v), which keeps
-            parameters that hardly moved from ruling the product.
+        eps: Added to sqrt(v) in Adam's metric; None takes the median of sqrt(v) where v > 0, which
+            keeps parameters that hardly moved from ruling the product.
     """
 
     def __init__(
@@ -109,7 +108,11 @@ class TracIn(ByRows):
             run,
             Identity(),
             transforms=lambda checkpoint: adam_root(run, checkpoint, self.eps),
-            about={"scale": "adam's metric, square root", "eps": self.eps},
+            about={
+                "scale": "adam's metric, square root",
+                "eps": self.eps,
+                "adam": [adam_fingerprint(one, run.model) for one in run.checkpoints],
+            },
         )
 
 
@@ -131,5 +134,5 @@ def adam_scales(run: CheckpointRun, checkpoint: int, eps: float | None) -> dict[
         for name, block in run.coverage.blocks.items()
     }
     if eps is None:
-        eps = float(torch.cat([root.flatten() for root in roots.values()]).median())
+        eps = typical_root(roots.values())
     return {name: 1 / (root + eps) for name, root in roots.items()}

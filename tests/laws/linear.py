@@ -79,6 +79,7 @@ class _ByRow(DenseFactor):
 class LinearProblem:
     duplicates = (3, 8)
     zero_weight = 5
+    precision = 0.0
     planted = (0, 1)
 
     def __init__(self):

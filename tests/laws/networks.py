@@ -1,6 +1,7 @@
 """A small language model on which the laws are checked."""
 
 import contextlib
+import copy
 
 import torch
 
@@ -34,10 +35,7 @@ class NetworkProblem:
                 autograd.loss_of(self.model, example).backward()
                 optimizer.step()
             weights = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
-            adam = {
-                name: optimizer.state[p]["exp_avg_sq"].clone()
-                for name, p in self.model.named_parameters()
-            }
+            adam = copy.deepcopy(optimizer.state_dict())
             self.checkpoints.append(Checkpoint(weights, rate=0.01 * (epoch + 1), adam=adam))
 
     def run(self, order=None):

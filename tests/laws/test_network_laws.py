@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from influence.testing import LAWS
-from llm_influence.projection import Kronecker
-from llm_influence.tracin import TracIn
+from llm_influence import LESS, PCA, TRAK, Kronecker, Mixture, TracIn, TrackStar
 from tests.laws.networks import NetworkProblem
+from tests.llm_influence.models import texts
 
 # A way to make each estimator, and the laws it cannot obey.
 ESTIMATORS: dict[str, tuple[Any, set[str]]] = {
@@ -16,6 +16,13 @@ ESTIMATORS: dict[str, tuple[Any, set[str]]] = {
     "TracIn unit": (lambda: TracIn(Kronecker(4), normalise="unit"), set()),
     "TracIn adam": (lambda: TracIn(metric="adam"), set()),
     "TracIn whitened": (lambda: TracIn(Kronecker(4), metric="adam", whiten=1.0), set()),
+    "TracIn learned": (lambda: TracIn(PCA(4)), {"permutation"}),  # rounding, then eigenvectors
+    "LESS": (LESS, set()),
+    "LESS code exact": (lambda: LESS(None, form="code"), set()),
+    "TRAK": (TRAK, set()),
+    "TrackStar": (lambda: TrackStar(Kronecker(4)), set()),
+    "TrackStar mixed": (lambda: TrackStar(Kronecker(4), mix=Mixture(texts(6, seed=3), 0.7)), set()),
+    "TrackStar gradients": (lambda: TrackStar(Kronecker(4), moment="gradients"), set()),
 }
 
 

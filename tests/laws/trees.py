@@ -13,6 +13,7 @@ from tree_influence import trace
 class TreeProblem:
     duplicates = (3, 30)
     zero_weight = 7
+    precision = 0.0
 
     def __init__(self, library, task):
         X, y, X_test, y_test = models.make_data(task, n_train=80, seed=3)
