@@ -11,31 +11,42 @@ from typing import TYPE_CHECKING
 from influence.lazy import exports
 
 __all__ = [
+    "BM25",
     "LESS",
     "PCA",
     "TRAK",
     "Checkpoint",
     "CheckpointRun",
+    "DataInf",
     "Dense",
+    "EmbeddingSimilarity",
     "Identity",
     "Kronecker",
     "Margin",
     "Mixture",
+    "Random",
+    "RepresentationSimilarity",
     "TokenInfluence",
     "TracIn",
     "TrackStar",
     "encode",
+    "reranked",
     "retrainer",
     "select",
     "trace",
 ]
 
 if TYPE_CHECKING:
+    from llm_influence.baselines import Random
+    from llm_influence.bm25 import BM25
     from llm_influence.checkpoints import Checkpoint
+    from llm_influence.datainf import DataInf
     from llm_influence.encoding import encode
     from llm_influence.learned import PCA
     from llm_influence.less import LESS, select
     from llm_influence.projection import Dense, Identity, Kronecker
+    from llm_influence.representation import EmbeddingSimilarity, RepresentationSimilarity
+    from llm_influence.rerank import reranked
     from llm_influence.retrain import retrainer
     from llm_influence.run import CheckpointRun, trace
     from llm_influence.token_influence import TokenInfluence
@@ -54,6 +65,11 @@ else:
             "llm_influence.less": ["LESS", "select"],
             "llm_influence.trak": ["TRAK", "Margin"],
             "llm_influence.trackstar": ["TrackStar", "Mixture"],
+            "llm_influence.baselines": ["Random"],
+            "llm_influence.bm25": ["BM25"],
+            "llm_influence.datainf": ["DataInf"],
+            "llm_influence.representation": ["EmbeddingSimilarity", "RepresentationSimilarity"],
+            "llm_influence.rerank": ["reranked"],
             "llm_influence.run": ["CheckpointRun", "trace"],
             "llm_influence.token_influence": ["TokenInfluence"],
             "llm_influence.tracin": ["TracIn"],

@@ -131,6 +131,11 @@ class TokenExamples:
             tensors[name] = _tensor(values[at])
         return tensors
 
+    def token_ids(self) -> list[list[int]]:
+        """The tokens of each example, without padding."""
+        ids, ends = self.per_token["input_ids"], self.starts + self.lengths
+        return [ids[a:b].tolist() for a, b in zip(self.starts, ends, strict=True)]
+
     def content(self, rows: slice) -> str:
         """Hash of keys and numbers of these examples, wherever they came from."""
         chosen = self[rows]

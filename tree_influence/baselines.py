@@ -1,11 +1,12 @@
 """What a method must beat: chance, labels, inputs, and each row's own loss."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from influence.base import Attributor
+from influence.baselines import Chance, Keys, key_of, normal
 from influence.checks import check_whole
 from influence.errors import InputError
 from influence.run import fingerprint
@@ -17,7 +18,7 @@ from tree_influence.signs import sides
 Floats = NDArray[np.float64]
 
 
-class Random(OfTrees, Attributor[TreeRun, TreeQueries]):
+class Random(OfTrees, Chance[TreeRun, TreeQueries]):
     """Chance: standard normal values, drawn anew for every row and query.
 
     A value follows from the seed, the row's position and what the model knows of the query (its
@@ -30,26 +31,12 @@ class Random(OfTrees, Attributor[TreeRun, TreeQueries]):
         seed: Seed.
     """
 
-    unit = "similarity"
-
-    def __init__(self, seed: int = 0) -> None:
-        check_whole("seed", seed)
-        self.seed = seed
-
     def _fit(self, run: TreeRun) -> None:
-        pass
+        self._rows = np.arange(run.n_train, dtype=np.uint64)
+        self._counted = run.weight > 0
 
-    def _add_columns(self, queries: TreeQueries, out: Floats) -> None:
-        counted, key = self.run_.weight > 0, _keys(queries)
-        for q in range(queries.n_queries):
-            out[:, q] += counted * _normal(self.seed, np.arange(len(counted)), key[q])
-
-    def _diagonal(self, train: TreeQueries, rows: slice) -> Floats:
-        positions = np.arange(rows.start, rows.stop)
-        return (self.run_.weight[rows] > 0) * _normal(self.seed, positions, _keys(train))
-
-    def _bytes_per_value(self) -> int:
-        return 16
+    def _keys(self, queries: TreeQueries) -> Keys:
+        return _keys(queries)
 
 
 class SameClass(OfTrees, Attributor[TreeRun, TreeQueries]):
@@ -87,20 +74,21 @@ class SameClass(OfTrees, Attributor[TreeRun, TreeQueries]):
     def _add_columns(self, queries: TreeQueries, out: Floats) -> None:
         run, key = self.run_, _keys(queries)
         counted, everything = run.weight > 0, slice(0, run.n_train)
+        positions = np.arange(run.n_train, dtype=np.uint64)
         for q in range(queries.n_queries):
             one = queries[q : q + 1]
             if run.classes is None:
                 out[:, q] += counted * self._closeness(one)
             else:
-                size = np.abs(_normal(self.seed, np.arange(run.n_train), key[q]))
+                size = np.abs(normal(self.seed, positions, key[q]))
                 out[:, q] += counted * sides(run, one, everything)[:, 0] * size
 
     def _diagonal(self, train: TreeQueries, rows: slice) -> Floats:
         counted = self.run_.weight[rows] > 0
         if self.run_.classes is None:
             return counted.astype(np.float64)  # no distance
-        positions = np.arange(rows.start, rows.stop)
-        return np.where(counted, np.abs(_normal(self.seed, positions, _keys(train))), 0.0)
+        positions = np.arange(rows.start, rows.stop, dtype=np.uint64)
+        return np.where(counted, np.abs(normal(self.seed, positions, _keys(train))), 0.0)
 
     def _bytes_per_value(self) -> int:
         return 16
@@ -210,7 +198,7 @@ class TrainingLoss(OfTrees, Attributor[TreeRun, TreeQueries]):
         return 8
 
 
-def _keys(queries: TreeQueries) -> NDArray[np.uint64]:
+def _keys(queries: TreeQueries) -> Keys:
     """A number for each query, of its leaves, truth and offset, shape (n_queries,)."""
     found = [
         fingerprint(
@@ -219,30 +207,4 @@ def _keys(queries: TreeQueries) -> NDArray[np.uint64]:
         )
         for q in range(queries.n_queries)
     ]  # fmt: skip
-    return np.array([int(one[:16], 16) for one in found], dtype=np.uint64)
-
-
-def _normal(seed: int, rows: NDArray[np.int64], key: Any) -> Floats:
-    """A standard normal number for each row, from its position, the query's key and the seed.
-
-    The bits are those of the splitmix64 generator.
-
-    Args:
-        seed: Seed.
-        rows: Positions, shape (n_rows,).
-        key: The query's key, or one for each row.
-    """
-    from scipy.special import ndtri
-
-    bits = _mixed(
-        _mixed(_mixed(np.full(len(rows), seed % 2**64, np.uint64)) ^ key) ^ rows.astype(np.uint64)
-    )
-    return ndtri(((bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53)
-
-
-def _mixed(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Every bit of the result depends on every bit given."""
-    bits = bits + np.uint64(0x9E3779B97F4A7C15)
-    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return bits ^ (bits >> np.uint64(31))
+    return np.array([key_of(one) for one in found], dtype=np.uint64)

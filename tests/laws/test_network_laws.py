@@ -5,7 +5,20 @@ from typing import Any
 import pytest
 
 from influence.testing import LAWS
-from llm_influence import LESS, PCA, TRAK, Kronecker, Mixture, TracIn, TrackStar
+from llm_influence import (
+    BM25,
+    LESS,
+    PCA,
+    TRAK,
+    DataInf,
+    EmbeddingSimilarity,
+    Kronecker,
+    Mixture,
+    Random,
+    RepresentationSimilarity,
+    TracIn,
+    TrackStar,
+)
 from tests.laws.networks import NetworkProblem
 from tests.llm_influence.models import texts
 
@@ -17,6 +30,14 @@ ESTIMATORS: dict[str, tuple[Any, set[str]]] = {
     "TracIn adam": (lambda: TracIn(metric="adam"), set()),
     "TracIn whitened": (lambda: TracIn(Kronecker(4), metric="adam", whiten=1.0), set()),
     "TracIn learned": (lambda: TracIn(PCA(4)), {"permutation"}),  # rounding, then eigenvectors
+    "DataInf": (DataInf, set()),
+    "DataInf projected": (lambda: DataInf(1.0, Kronecker(4)), set()),
+    "Random": (Random, {"planted"}),
+    "BM25": (BM25, set()),
+    "BM25 runs": (lambda: BM25(ngram=3), set()),
+    "EmbeddingSimilarity": (EmbeddingSimilarity, set()),
+    "RepresentationSimilarity": (RepresentationSimilarity, set()),
+    "RepresentationSimilarity l2": (lambda: RepresentationSimilarity(1, "last", "l2"), set()),
     "LESS": (LESS, set()),
     "LESS code exact": (lambda: LESS(None, form="code"), set()),
     "TRAK": (TRAK, set()),
