@@ -26,6 +26,7 @@ __all__ = [
     "Mixture",
     "Random",
     "RepresentationSimilarity",
+    "StoreAt",
     "TokenInfluence",
     "TracIn",
     "TrackStar",
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from llm_influence.rerank import reranked
     from llm_influence.retrain import retrainer
     from llm_influence.run import CheckpointRun, trace
+    from llm_influence.store_at import StoreAt
     from llm_influence.token_influence import TokenInfluence
     from llm_influence.tracin import TracIn
     from llm_influence.trackstar import Mixture, TrackStar
@@ -70,6 +72,7 @@ else:
             "llm_influence.datainf": ["DataInf"],
             "llm_influence.representation": ["EmbeddingSimilarity", "RepresentationSimilarity"],
             "llm_influence.rerank": ["reranked"],
+            "llm_influence.store_at": ["StoreAt"],
             "llm_influence.run": ["CheckpointRun", "trace"],
             "llm_influence.token_influence": ["TokenInfluence"],
             "llm_influence.tracin": ["TracIn"],

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from influence.errors import InputError
 from llm_influence.by_rows import ByRows, Side, Step
-from llm_influence.checkpoints import Checkpoint
 from llm_influence.projection import Bound, Identity, Kronecker
 from llm_influence.rows import RowMap, TrainRows, training_rows
 from llm_influence.run import CheckpointRun
@@ -25,8 +24,8 @@ class DataInf(ByRows):
         lambda_l = damping * mean_k |g_kl|^2 / d_l
 
     with g_il the gradient of example i's loss by block l (a layer's weight and bias) of d_l
-    parameters, at the model's own weights; checkpoints are not used. With a projection, P g stands
-    for g and d_l stays the number of parameters, so that values estimate the unprojected ones.
+    parameters, at the run's last checkpoint. With a projection, P g stands for g and d_l stays the
+    number of parameters, so that values estimate the unprojected ones.
 
     Sign: positive = proponent. Unit: "loss, up to scale". With the inverse of the mean in place of
     B_l this is the change of loss of a model at a minimum of its mean loss; the mean of inverses is
@@ -68,7 +67,7 @@ class DataInf(ByRows):
     def _steps(
         self, run: CheckpointRun, store: str | os.PathLike[str] | None, progress: bool
     ) -> Sequence[Step]:
-        last = replace(run, checkpoints=(Checkpoint(),))
+        last = replace(run, checkpoints=run.checkpoints[-1:])
         rows_of = RowMap(last, Identity() if self.projection is None else self.projection)
         train = training_rows(rows_of, store, progress)
         inverse = mean_inverse(train, rows_of.bound, run.n_train, float(self.damping))

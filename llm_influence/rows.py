@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -34,6 +33,7 @@ from llm_influence.layers import Sides
 from llm_influence.projection import Bound, Projection
 from llm_influence.run import CheckpointRun, name_of
 from llm_influence.store import Plan, Store
+from llm_influence.store_at import StoreAt
 
 MOST_HELD = 2 * 2**30  # bytes of training rows that are kept in memory
 MOST_AT_ONCE = 2**29  # bytes of rows in one pass
@@ -231,7 +231,7 @@ def training_rows(
     run = rows_of.run
     n_checkpoints = len(run.checkpoints)
     if store is not None:
-        return stored_rows(rows_of, Path(store), progress)
+        return stored_rows(rows_of, store, progress)
     if 4 * run.n_train * rows_of.width * n_checkpoints > MOST_HELD:
         return Anew(rows_of, progress)
     matrices = []
@@ -241,17 +241,21 @@ def training_rows(
     return Held(matrices)
 
 
-def stored_rows(rows_of: RowMap, path: Path, progress: bool) -> Store:
+def stored_rows(rows_of: RowMap, path: str | os.PathLike[str], progress: bool) -> Store:
     """Builds what a store lacks; several processes of one `torchrun` share the shards."""
     run = rows_of.run
+    kept = path if isinstance(path, StoreAt) else StoreAt(path)
     plan = Plan(
         recipe=rows_of.recipe,
         models=run.model_fingerprints,
         n_rows=run.n_train,
         width=rows_of.width,
         content=run.examples.content,
+        dtype=kept.dtype,
     )
     store = Store.open(path, plan)
+    if kept.opened is not None:
+        kept.opened(store)
     rank, n_ranks = ranks()
     for checkpoint in range(len(run.checkpoints)):
         own = [

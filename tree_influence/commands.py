@@ -27,7 +27,8 @@ class Explain:
 
     def run(self, args: argparse.Namespace) -> int:
         from influence.errors import InputError
-        from tree_influence.tables import make_folder, side_by_side, write_results
+        from influence.tables import make_folder, write_results
+        from tree_influence.tables import side_by_side
 
         if args.top < 1:
             raise InputError(f"--top must be at least 1, got {args.top}.")

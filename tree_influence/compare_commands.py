@@ -47,7 +47,7 @@ class Compare:
 
         from influence import Campaign
         from influence.comparison import compare_methods
-        from tree_influence.tables import make_folder
+        from influence.tables import make_folder
 
         options = _options(args)
         methods = chosen_methods(args.methods)

@@ -26,3 +26,14 @@ class Command(Protocol):
     def run(self, args: argparse.Namespace) -> int:
         """Does the work and returns the exit code. An `InfluenceError` is left to `main`."""
         ...
+
+
+def shared_options(default: bool | str) -> argparse.ArgumentParser:
+    """A parent of every command's parser: `--quiet` and `--debug`, with their default."""
+    shared = argparse.ArgumentParser(add_help=False)
+    for name, told in (
+        ("--quiet", "no progress bars, only results"),
+        ("--debug", "show the traceback of an error"),
+    ):
+        shared.add_argument(name, action="store_true", default=default, help=told)
+    return shared

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import entry_points
 
 from influence import __version__
-from influence.cli import Command
+from influence.cli import Command, shared_options
 from influence.errors import InfluenceError
 
 GROUP = "influence.commands"
@@ -46,9 +46,7 @@ def _parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
         epilog="`influence COMMAND --help` explains one command.",
     )
     parser.add_argument("--version", action="version", version=f"influence {__version__}")
-    shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--quiet", action="store_true", help="no progress bars, only results")
-    shared.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    shared = shared_options(default=False)
     listed = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")
     for name, command in commands.items():
         own = listed.add_parser(name, help=command.help, description=command.help, parents=[shared])

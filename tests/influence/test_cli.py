@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from influence import __version__
+from influence.cli.group import Group
 from influence.cli.main import GROUP, main
 from influence.errors import InputError
 
@@ -76,6 +77,30 @@ def test_help_lists_the_commands(arguments: list[str], capsys: pytest.CaptureFix
     assert code == 0
     listed = capsys.readouterr().out
     assert "fake" in listed and Fake.help in listed
+
+
+GROUPED = {"group": Group("several", {"fake": Fake()})}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["group", "fake", "well"], 7),
+        (["group", "fake", "well", "--quiet"], 0),
+        (["group", "--quiet", "fake", "well"], 0),
+        (["group", "fake", "badly"], 2),
+    ],
+)
+def test_a_group_passes_on_to_its_commands(arguments: list[str], code: int) -> None:
+    assert main(arguments, GROUPED) == code
+
+
+@pytest.mark.parametrize("arguments", [["group"], ["group", "other"]])
+def test_a_group_needs_a_command(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments, GROUPED)
+    assert ended.value.code == 2
+    assert "COMMAND" in capsys.readouterr().err
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,215 @@
+"""The command `influence llm query`: which training examples are behind what a model says.
+
+Nothing heavy is imported here at the top: `influence --help` loads this file.
+"""
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from influence.errors import InputError
+from llm_influence.build_record import RECORD, BuildRecord, check_fingerprint, read_record
+from llm_influence.methods import estimator_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from influence.top import TopInfluence
+    from llm_influence.by_rows import ByRows
+    from llm_influence.command_input import Given
+    from llm_influence.examples import Examples
+    from llm_influence.store import Store
+
+SHOWN_TEXT = 80  # characters
+SHOWN_TOKENS = 5
+
+
+class Query:
+    """`influence llm query`: queries in, ranked training examples out."""
+
+    help = "rank the training examples behind what a language model says"
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        add = parser.add_argument
+        add("--store", required=True, metavar="DIR", help="what `influence llm build` made")
+        add("--queries", required=True, metavar="FILE", help="examples to explain, of the kinds "
+            "that build reads")  # fmt: skip
+        add("--id", metavar="KEY", help="key that names the queries (default: their position, "
+            "from 0)")  # fmt: skip
+        add("--top", type=int, default=10, metavar="K", help="training examples to show of each "
+            "side (default: %(default)s)")  # fmt: skip
+        add("--rerank", type=int, metavar="N", help="rank the N strongest of each side again by "
+            "their whole gradients")  # fmt: skip
+        add("--tokens", action="store_true", help="show which tokens of the training examples act")
+        add("--device", help="default: cuda where there is one, else cpu")
+        add("--out", metavar="DIR", help="write CSV, Parquet, the result and its provenance here")
+
+    def run(self, args: argparse.Namespace) -> int:
+        _check(args)
+        record = read_record(Path(args.store) / RECORD)
+
+        from influence.tables import make_folder, write_results
+
+        if args.out is not None:
+            make_folder(args.out)
+        asked = _ask(args, record)
+        parts = [
+            asked.part(query, args.top, args.tokens) for query in range(asked.queries.n_queries)
+        ]
+        for text, _ in parts:
+            print(text)
+        top = asked.top
+        print(f"{top.provenance.summary()}\nsign: {top.provenance.sign}")
+        if args.out is not None:
+            written = write_results(args.out, top, asked.facts)
+            if args.tokens:
+                written.append(_write_tokens(Path(args.out), [t for _, ts in parts for t in ts]))
+            print("written: " + ", ".join(str(path) for path in written))
+        return 0
+
+
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """Queries with their answer.
+
+    Attributes:
+        given: The traced model.
+        estimator: The fitted estimator.
+        queries: The queries.
+        top: Their strongest training examples.
+        facts: What is known of each query: loss and text.
+    """
+
+    given: "Given"
+    estimator: "ByRows"
+    queries: "Examples"
+    top: "TopInfluence"
+    facts: "pd.DataFrame"
+
+    def part(self, query: int, k: int, tokens: bool) -> "tuple[str, list[pd.DataFrame]]":
+        """One query's table, and the influence of tokens where it is asked for."""
+        facts = self.facts.iloc[query]
+        label = self.top.query_index[query]
+        lines, frames = [f"query {label} (loss {facts['loss']:.4g}): {facts['text']}"], []
+        for side, sign in (("helpful", 1.0), ("harmful", -1.0)):
+            ranked = list(self._ranked(query, k, sign))
+            lines.append(f"{'':>4} {'influence':>13}  {side} example")
+            acting = self._tokens(query, [row for row, _ in ranked]) if tokens and ranked else []
+            for rank, (row, influence) in enumerate(ranked, 1):
+                text = short(self.given, self.given.run.examples, row)
+                name = self.top.train_index[row]
+                lines.append(f"{rank:>4} {influence:>+13.4g}  {name}: {text}")
+                if acting:
+                    lines.append(f"{'':>20}{_strongest(acting[rank - 1])}")
+            frames += acting
+        return "\n".join([*lines, ""]), frames
+
+    def _ranked(self, query: int, k: int, sign: float) -> Iterator[tuple[int, float]]:
+        top = self.top
+        rows, values = (
+            (top.highest_rows, top.highest) if sign > 0 else (top.lowest_rows, top.lowest)
+        )
+        for row, value in zip(rows[query][:k], values[query][:k], strict=True):
+            if sign * value > 0:
+                yield int(row), float(value)
+
+    def _tokens(self, query: int, rows: list[int]) -> "list[pd.DataFrame]":
+        """For each training example its tokens with their influence, in their order."""
+        import pandas as pd
+
+        found = self.estimator.tokens(self.queries[query : query + 1], rows)
+        frames = []
+        for row, influence in zip(rows, found.of_train, strict=True):
+            ids = _ids(self.given.run.examples, row)
+            frames.append(
+                pd.DataFrame(
+                    {
+                        "query": self.top.query_index[query],
+                        "train": self.top.train_index[row],
+                        "token": range(len(ids)),
+                        "text": [self.given.text([token]) for token in ids],
+                        "influence": influence,
+                    }
+                )
+            )
+        return frames
+
+
+def short(given: "Given", examples: "Examples", row: int) -> str:
+    """The beginning of an example's text, on one line."""
+    text = " ".join(given.text(_ids(examples, row)[:SHOWN_TEXT], special=False).split())
+    return text if len(text) <= SHOWN_TEXT else text[: SHOWN_TEXT - 3] + "..."
+
+
+def _check(args: argparse.Namespace) -> None:
+    for name in ("top", "rerank"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise InputError(f"--{name} must be at least 1, got {value}.")
+    if args.rerank is not None and args.rerank < args.top:
+        raise InputError(
+            f"--rerank must be at least --top, got {args.rerank} and {args.top}: what is shown is "
+            "taken from what is ranked again."
+        )
+
+
+def _ask(args: argparse.Namespace, record: BuildRecord) -> _Asked:
+    """Reads everything, checks that it is what the store was built from, and answers."""
+    import pandas as pd
+
+    from llm_influence.command_input import read_input
+    from llm_influence.records import read_records
+    from llm_influence.store_at import StoreAt
+    from llm_influence.torchrun import device_of
+
+    progress = not args.quiet
+    records = read_records(args.queries, args.id)
+    settings = record.located()
+    given = read_input(settings, device_of(args.device))
+    check_fingerprint(record, given.fingerprint)
+    queries = given.run.queries(given.examples(records))
+    kept = StoreAt(args.store, settings.store_dtype, _say_missing if progress else None)
+    estimator = estimator_of(settings).fit(given.run, store=kept, progress=progress)
+    top = estimator.explain_top(queries, k=args.rerank or args.top, progress=progress)
+    if args.rerank is not None:
+        from llm_influence.rerank import reranked
+
+        top = reranked(estimator, top, queries, args.top)
+    stated = {**top.provenance.run, "store_dtype": settings.store_dtype}
+    top = replace(top, provenance=replace(top.provenance, run=stated))
+    texts = [short(given, queries, query) for query in range(queries.n_queries)]
+    facts = pd.DataFrame({"loss": given.run.losses(queries), "text": texts}, queries.index)
+    return _Asked(given, estimator, queries, top, facts)
+
+
+def _say_missing(store: "Store") -> None:
+    from llm_influence.build_commands import disk_use
+
+    if any(store.missing(c) for c in range(store.n_checkpoints)):
+        print(f"the store is not whole and is built to its end first; {disk_use(store)}")
+
+
+def _ids(examples: Any, row: int) -> list[int]:
+    """The token ids of one example."""
+    return examples.batch([row])["input_ids"][0].tolist()
+
+
+def _strongest(tokens: "pd.DataFrame") -> str:
+    """The tokens of largest influence of one example, as text."""
+    found = list(zip(tokens["text"], tokens["influence"], strict=True))
+    found.sort(key=lambda token: -abs(token[1]))
+    return ", ".join(f"{text!r} {value:+.3g}" for text, value in found[:SHOWN_TOKENS])
+
+
+def _write_tokens(out: Path, frames: "list[pd.DataFrame]") -> Path:
+    import pandas as pd
+
+    from influence.errors import StorageError
+
+    try:
+        pd.concat(frames).to_csv(out / "tokens.csv", index=False)
+    except OSError as error:
+        raise StorageError(f"Could not write results to {out}: {error}") from error
+    return out / "tokens.csv"
