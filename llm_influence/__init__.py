@@ -15,8 +15,10 @@ __all__ = [
     "LESS",
     "PCA",
     "TRAK",
+    "AlongTraining",
     "Checkpoint",
     "CheckpointRun",
+    "CollectRows",
     "DataInf",
     "Dense",
     "EmbeddingSimilarity",
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
     from llm_influence.token_influence import TokenInfluence
     from llm_influence.tracin import TracIn
     from llm_influence.trackstar import Mixture, TrackStar
+    from llm_influence.trainer_callback import AlongTraining, CollectRows
     from llm_influence.trak import TRAK, Margin
 else:
     __getattr__, __dir__ = exports(
@@ -73,6 +76,7 @@ else:
             "llm_influence.representation": ["EmbeddingSimilarity", "RepresentationSimilarity"],
             "llm_influence.rerank": ["reranked"],
             "llm_influence.store_at": ["StoreAt"],
+            "llm_influence.trainer_callback": ["AlongTraining", "CollectRows"],
             "llm_influence.run": ["CheckpointRun", "trace"],
             "llm_influence.token_influence": ["TokenInfluence"],
             "llm_influence.tracin": ["TracIn"],

@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from influence.errors import InputError, StorageError
+from influence.errors import InputError, NotYetSupportedError, StorageError
 from influence.run import fingerprint
 from llm_influence.checkpoint_files import read, weights_file, weights_in
 from llm_influence.checkpoint_match import Pairs, live_tensors, matched
+from llm_influence.sharded import is_sharded, whole_tensor
 from llm_influence.trainer_folders import checkpoint_folders, is_trainer_folder, trainer_rates
 
 Weights: TypeAlias = Mapping[str, Tensor] | Path | str
@@ -119,6 +120,7 @@ def fingerprint_of(checkpoint: Checkpoint, model: nn.Module) -> str:
     The same weights have the same hash, whatever the file they came from. Cost: one pass over all
     weights.
     """
+    is_sharded(model)  # and if so, its tensors are those of the state dict again
     pairs = _matched(model, checkpoint)
     live, _ = live_tensors(model)
     parts: list[str] = []
@@ -207,6 +209,11 @@ def _told_by_trainer(found: tuple[Checkpoint, ...], n_train: int) -> list[float 
 
 def _matched(model: nn.Module, checkpoint: Checkpoint) -> Pairs:
     saved = _saved(checkpoint)
+    if saved and is_sharded(model):
+        raise NotYetSupportedError(
+            f"Expected a model that is whole in this process to load {checkpoint.name} into, got "
+            "one spread by fully_shard; trace it at its present weights, without checkpoints=."
+        )
     return matched(model, saved, checkpoint.name) if saved else {}
 
 
@@ -227,6 +234,6 @@ def _copy(pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
 
 
 def _hash(tensor: Tensor) -> str:
-    flat = tensor.cpu().contiguous().reshape(-1)
+    flat = whole_tensor(tensor).cpu().contiguous().reshape(-1)
     shape = f"{tensor.dtype} {tuple(tensor.shape)}"
     return fingerprint(shape, flat.view(torch.uint8).numpy())

@@ -7,17 +7,19 @@ named, as is every trained parameter that no layer kind covers.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from influence.errors import InputError, UnsupportedModelError
 from llm_influence.examples import Examples
 from llm_influence.gradients import Block, Gradients, Layer, Loss, precision, still, whole_gradient
-from llm_influence.layers import Kind, kind_of
+from llm_influence.layers import Kind, Names, kind_of
+from llm_influence.sharded import is_sharded, whole_tensor
 
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 2e-3}  # of a block's gradient norm
 TOLERANCE_AUTOCAST = 0.1
@@ -81,7 +83,7 @@ def cover(probe: Probe, modules: str | Sequence[str]) -> Coverage:
     reasons = dict.fromkeys(trained, "no layer kind for it")
     layers, blocks = _candidates(probe.model, modules, reasons)
     layers = _called(probe, layers, blocks, reasons)
-    layers, worst = _checked(probe, layers, blocks, reasons)
+    layers, worst = _checked(probe, layers, blocks, reasons) if layers else (layers, 0.0)
     kept = {layer.block: blocks[layer.block] for layer in layers}
     covered = {name for block in kept.values() for name in block.parameters.values()}
     share = sum(trained[n].numel() for n in covered) / sum(p.numel() for p in trained.values())
@@ -104,38 +106,46 @@ def _candidates(
     layers: list[Layer] = []
     blocks: dict[str, Block] = {}
     for name, module in model.named_modules():
-        kind = kind_of(module)
-        if kind is None:
-            continue
-        parameters = {own: named.get(id(getattr(module, own)), "") for own in kind.parameters}
-        if not any(full in reasons for full in parameters.values()):
-            continue
-        why = _refusal(name, patterns, parameters, reasons, kind, blocks)
-        if why:
-            reasons.update((full, why) for full in parameters.values() if full in reasons)
-            continue
-        block = parameters["weight"]
-        if block not in blocks or len(kind.parameters) > len(blocks[block].parameters):
-            blocks[block] = Block(parameters, kind.shape, kind.arrange)
-        layers.append(Layer(name, block, kind))
+        own = {own: named[id(p)] for own, p in module.named_parameters(recurse=False)}
+        trained = tuple(part for part in ("weight", "bias") if own.get(part) in reasons)
+        for names in _parts(trained, own, blocks):
+            kind = kind_of(module, names)
+            if kind is None:
+                continue
+            parameters = {part: own[part] for part in kind.parameters}
+            why = _refusal(name, patterns, parameters, kind, blocks)
+            if why:
+                reasons.update(dict.fromkeys(parameters.values(), why))
+                continue
+            block = parameters[names[0]]
+            if block not in blocks or len(parameters) > len(blocks[block].parameters):
+                blocks[block] = Block(parameters, kind.shape, kind.arrange)
+            layers.append(Layer(name, block, kind))
     return layers, blocks
+
+
+def _parts(trained: Names, own: Mapping[str, str], blocks: Mapping[str, Block]) -> Iterator[Names]:
+    """Parameters of a layer that make one block: all, unless a tied one has a bias already."""
+    tied = blocks.get(own[trained[0]]) if trained else None
+    bias = tied and tied.parameters.get("bias")
+    if len(trained) == 2 and bias and bias != own["bias"]:
+        yield from [(name,) for name in trained]
+    elif trained:
+        yield trained
 
 
 def _refusal(
     name: str,
     patterns: Sequence[str],
     parameters: Mapping[str, str],
-    reasons: Mapping[str, str],
     kind: Kind,
     blocks: Mapping[str, Block],
 ) -> str | None:
     """Why a layer is not taken, None if it is."""
     if not any(fnmatchcase(name, pattern) for pattern in patterns):
         return "left out by modules="
-    if not all(full in reasons for full in parameters.values()):
-        return "only a part of its layer is trained"
-    tied = blocks.get(parameters["weight"])
-    if tied is not None and (len(tied.shape) < 2 or tied.shape[0] != kind.shape[0]):
+    tied = blocks.get(parameters[kind.parameters[0]])
+    if tied is not None and (len(tied.shape) != len(kind.shape) or tied.shape[0] != kind.shape[0]):
         return "tied to a layer of another shape"
     return None
 
@@ -143,29 +153,70 @@ def _refusal(
 def _called(
     probe: Probe, layers: Sequence[Layer], blocks: Mapping[str, Block], reasons: dict[str, str]
 ) -> list[Layer]:
-    """Drops layers that are never called; marks those that serve a batch with one output."""
-    sizes: dict[str, list[int]] = {}
+    """Drops layers that are never called, or see no examples; marks those of one output for all."""
+    i, j = _two_lengths(probe.examples)
+    found = [_outputs(probe, layers, rows) for rows in ([i, i], [i, i, i], [i, j], [j, j, j])]
+    passes = [shapes for shapes, _ in found]
+    changed = found[0][1]
+    two, three = passes[:2]
+    kept: list[Layer] = []
+    left: set[str] = set()
+    for layer in layers:
+        shapes = [one.get(layer.module, []) for one in passes]
+        broadcast = two.get(layer.module) == three.get(layer.module)
+        if not all(shapes):  # a tied one may be, and autograd is asked whether that was all
+            _leave_out({layer.block}, "its layer is not called as a module", blocks, reasons)
+            continue
+        if broadcast and not all(len(s) == 2 or (len(s) == 3 and s[0] == 1) for s in shapes[0]):
+            why = "one output of its layer serves all examples"
+        elif not broadcast and not all(
+            _by_example(shape, n, one)
+            for n, one, own in zip((2, 3, 2, 3), passes, shapes, strict=True)
+            for shape in own
+        ):
+            why = "its layer sees a part of the tokens only"
+        else:
+            kept.append(replace(layer, broadcast=broadcast, changed=layer.module in changed))
+            continue
+        left.add(layer.block)
+        _leave_out({layer.block}, why, blocks, reasons)
+    return [layer for layer in kept if layer.block not in left]
+
+
+def _outputs(
+    probe: Probe, layers: Sequence[Layer], rows: Sequence[int]
+) -> tuple[dict[str, list[torch.Size]], set[str]]:
+    """Shapes of what every layer gives for a batch; layers whose output is changed in place."""
+    outputs: dict[str, list[tuple[Tensor, int]]] = {}
     modules = dict(probe.model.named_modules())
 
     def note(name: str) -> Any:
-        return lambda module, inputs, output: sizes.setdefault(name, []).append(len(output))
+        return lambda module, inputs, output: outputs.setdefault(name, []).append(
+            (output, output._version)
+        )
 
-    hooks = [modules[layer.module].register_forward_hook(note(layer.module)) for layer in layers]
+    called = {layer.module for layer in layers}
+    hooks = [modules[name].register_forward_hook(note(name)) for name in called]
     try:
         with still(probe.model), torch.no_grad():
-            probe.losses([0, 0])
-            first, sizes = sizes, {}
-            probe.losses([0, 0, 0])
+            probe.losses(rows)
     finally:
         for hook in hooks:
             hook.remove()
-    silent = {layer.block for layer in layers if layer.module not in first}
-    _leave_out(silent, "its layer is not called as a module", blocks, reasons)
-    return [
-        Layer(layer.module, layer.block, layer.kind, first[layer.module] == sizes[layer.module])
-        for layer in layers
-        if layer.block not in silent
-    ]
+    shapes = {name: [output.shape for output, _ in listed] for name, listed in outputs.items()}
+    return shapes, {
+        name
+        for name, listed in outputs.items()
+        if any(output._version != version for output, version in listed)
+    }
+
+
+def _by_example(shape: torch.Size, n: int, one: Mapping[str, list[torch.Size]]) -> bool:
+    """Whether an output holds the examples, or all tokens of all examples, one after another."""
+    tokens = {
+        int(np.prod(other[1:-1])) for listed in one.values() for other in listed if other[0] == n
+    }
+    return shape[0] == n or (shape[0] % n == 0 and (not tokens or shape[0] // n in tokens))
 
 
 def _checked(
@@ -209,20 +260,24 @@ def _autograd(
     probe: Probe, row: int, wanted: Sequence[str], blocks: Mapping[str, Block]
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss of one example, and its gradient by each block's parameters."""
+    sharded = is_sharded(probe.model)
     parameters = dict(probe.model.named_parameters())
-    names = [full for block in wanted for full in blocks[block].parameters.values()]
-    for name in names:
-        parameters[name].requires_grad_(True)
+    asked = {full: parameters[full] for b in wanted for full in blocks[b].parameters.values()}
+    before = {name: parameter.grad for name, parameter in asked.items()}
+    for parameter in asked.values():
+        parameter.requires_grad_(True)
+        parameter.grad = None
     try:
         loss = probe.losses([row])[0]
-        found = torch.autograd.grad(loss, [parameters[n] for n in names], allow_unused=True)
+        loss.backward()  # reentrant checkpoints refuse autograd.grad
+        named = {
+            name: whole_tensor(torch.zeros_like(p) if p.grad is None else p.grad)
+            for name, p in asked.items()
+        }
     finally:
-        for name in names:
-            parameters[name].requires_grad_(False)
-    named = {
-        name: torch.zeros_like(parameters[name]) if gradient is None else gradient
-        for name, gradient in zip(names, found, strict=True)
-    }
+        for name, parameter in asked.items():
+            parameter.requires_grad_(sharded)
+            parameter.grad = before[name]
     return loss.detach(), {
         block: blocks[block].arranged(named).float()
         if blocks[block].arranged(named).dtype not in (torch.float32, torch.float64)

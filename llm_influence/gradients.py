@@ -3,6 +3,9 @@
 A forward hook keeps a layer's input, a hook on its output gets the gradient, and the layer's kind
 makes the two sides of its gradient of them. The parameters themselves are frozen meanwhile, so
 autograd skips all products for weight gradients: the pass is cheaper than an ordinary one.
+
+Inputs are kept as autograd keeps them (saved tensors), so that activation checkpointing drops and
+recomputes them as well.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,9 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from influence.errors import InputError
+from influence.errors import InputError, UnsupportedModelError
 from llm_influence.layers import Kind, Shape, Sides
 from llm_influence.projection import Bound
+from llm_influence.sharded import is_sharded, reshard
 
 Loss = Callable[[nn.Module, Any], Tensor]  # (model, batch) -> (n_examples,)
 # From a block and its gradient, shape (n_examples, *shape), to what is projected instead of it.
@@ -32,12 +36,14 @@ class Layer:
         block: The block it adds to: the name of its weight, shared by tied layers.
         kind: What is known of it.
         broadcast: Its output has no axis of examples: one output serves the whole batch.
+        changed: Its output is changed in place afterwards, so that the hook needs a copy.
     """
 
     module: str
     block: str
     kind: Kind
     broadcast: bool = False
+    changed: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,20 +67,95 @@ class Block:
 
 @contextmanager
 def still(model: nn.Module) -> Iterator[None]:
-    """Parameters frozen and dropout off; as before on leaving."""
-    trained = [p for p in model.parameters() if p.requires_grad]
+    """Parameters frozen and dropout off; as before on leaving. Checkpointing stays on.
+
+    Parameters spread by `fully_shard` cannot be frozen for a while: their gradients are put aside.
+    """
+    sharded = is_sharded(model)
+    aside = [(p, p.grad) for p in model.parameters()] if sharded else []
+    trained = [] if sharded else [p for p in model.parameters() if p.requires_grad]
     modes = [(module, module.training) for module in model.modules()]
+    fast = torch.backends.mha.get_fastpath_enabled()
     model.eval()
     for parameter in trained:
         parameter.requires_grad_(False)
+    torch.backends.mha.set_fastpath_enabled(False)  # it calls no module inside
     try:
-        with torch.enable_grad():
+        with torch.enable_grad(), checkpointing(model):
             yield
     finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
         for parameter in trained:
             parameter.requires_grad_(True)
         for module, training in modes:
             module.training = training
+        if sharded:
+            reshard(model)
+        for parameter, gradient in aside:
+            parameter.grad = gradient
+
+
+@contextmanager
+def checkpointing(model: nn.Module) -> Iterator[None]:
+    """Keeps activation checkpointing of transformers on in a model that is not in training mode.
+
+    A layer checkpoints only where its `training` is set. It is set here, and taken away again while
+    the layer's own forward pass runs, so that dropout stays off.
+    """
+    layers: list[Any] = [
+        module
+        for module in model.modules()
+        if getattr(module, "gradient_checkpointing", False)
+        and any(kind.__name__ == "GradientCheckpointingLayer" for kind in type(module).__mro__)
+    ]
+    own = [layer._gradient_checkpointing_func for layer in layers]
+    for layer in layers:
+        layer.training = True
+        layer._gradient_checkpointing_func = _in_evaluation(
+            layer, layer._gradient_checkpointing_func
+        )
+    entry: Any = getattr(model, "get_input_embeddings", None)
+    hook = entry().register_forward_hook(_start) if layers and entry is not None else None
+    try:
+        yield
+    finally:
+        if hook is not None:
+            hook.remove()
+        for layer, function in zip(layers, own, strict=True):
+            layer._gradient_checkpointing_func = function
+
+
+def _in_evaluation(layer: nn.Module, checkpoint: Callable[..., Any]) -> Callable[..., Any]:
+    def checkpointed(forward: Callable[..., Any], *args: Any) -> Any:
+        def run(*inner: Any) -> Any:
+            layer.training = False
+            try:
+                return forward(*inner)
+            finally:
+                layer.training = True
+
+        return checkpoint(run, *args)
+
+    return checkpointed
+
+
+def _start(module: nn.Module, inputs: Any, output: Tensor) -> None:
+    """Reentrant checkpointing gives gradients only where its input requires one."""
+    if torch.is_grad_enabled() and not output.requires_grad:
+        output.requires_grad_(True)
+
+
+class _Kept(torch.autograd.Function):
+    """A tensor kept as autograd keeps its own; the node that holds it is the result's grad_fn."""
+
+    @staticmethod
+    def forward(ctx: Any, marker: Tensor, kept: Tensor) -> Tensor:
+        ctx.save_for_backward(kept)
+        return marker.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, None]:
+        return None, None
 
 
 class Gradients:
@@ -85,6 +166,7 @@ class Gradients:
         layers: The layers whose gradients are taken.
         reduce: Applied to sides as soon as they are known; keeps memory small.
         autocast: Number type of the forward pass, None for the model's own.
+        training: The passes are those of a training: nothing is frozen, dropout stays on.
     """
 
     def __init__(
@@ -93,20 +175,22 @@ class Gradients:
         layers: Sequence[Layer],
         reduce: Reduce,
         autocast: torch.dtype | None,
+        *,
+        training: bool = False,
     ) -> None:
         self._model = model
         self._layers = layers
         self._reduce = reduce
         self._autocast = autocast
-        self._sides: dict[str, list[Sides]] = {}
-        self._n_examples = 0
+        self._still = nullcontext() if training else still(model)
+        self._marker = torch.zeros((), requires_grad=True)
+        self.watch(0)
 
     def __enter__(self) -> "Gradients":
-        self._still = still(self._model)
         self._still.__enter__()
         modules = dict(self._model.named_modules())
         self._hooks = [
-            modules[layer.module].register_forward_hook(self._forward_hook(layer))
+            modules[layer.module].register_forward_hook(self._forward_hook(layer), with_kwargs=True)
             for layer in self._layers
         ]
         return self
@@ -114,14 +198,21 @@ class Gradients:
     def __exit__(self, *raised: Any) -> None:
         for hook in self._hooks:
             hook.remove()
-        self._sides = {}
+        self.watch(0)
         self._still.__exit__(None, None, None)
+
+    def watch(self, n_examples: int) -> dict[str, list[Sides]]:
+        """Where the sides of the passes to come are put, of so many examples; 0 watches none."""
+        self._sides: dict[str, list[Sides]] = {}
+        self._n_examples = n_examples
+        self._n_tokens: set[int] = set()
+        return self._sides
 
     def sides(
         self, loss: Loss, batch: Any, n_examples: int
     ) -> tuple[Tensor, dict[str, list[Sides]]]:
         """Losses, shape (n_examples,), and the reduced sides of every block that was used."""
-        self._sides, self._n_examples = {}, n_examples
+        found = self.watch(n_examples)
         with precision(self._model, self._autocast):
             losses = loss(self._model, batch)
         if losses.shape != (n_examples,):
@@ -131,14 +222,13 @@ class Gradients:
             )
         if losses.requires_grad:
             losses.sum().backward()
-        found, self._sides = self._sides, {}
+        self.watch(0)
         return losses.detach(), found
 
     @contextmanager
     def watching(self) -> Iterator[Mapping[str, list[Sides]]]:
         """The sides of whatever is run forward and backward inside, as of one example."""
-        self._sides, self._n_examples = {}, 1
-        yield self._sides
+        yield self.watch(1)
 
     def rows(
         self, loss: Loss, batch: Any, n_examples: int, bound: Bound, transform: Transform | None
@@ -147,10 +237,11 @@ class Gradients:
         losses, found = self.sides(loss, batch, n_examples)
         return losses, projected(found, bound, transform, n_examples, losses)
 
-    def _forward_hook(self, layer: Layer) -> Callable[[nn.Module, Any, Any], Any]:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
-            if not torch.is_grad_enabled():
+    def _forward_hook(self, layer: Layer) -> Callable[[nn.Module, Any, Any, Any], Any]:
+        def hook(module: nn.Module, args: Any, named: Any, output: Tensor) -> Tensor | None:
+            if not torch.is_grad_enabled() or not self._n_examples:
                 return None
+            self._check_axis(layer, output)
             started = not output.requires_grad
             if started:  # nothing before it needs a gradient: the backward pass ends here
                 output.requires_grad_(True)
@@ -158,28 +249,41 @@ class Gradients:
             if layer.broadcast:
                 watched = output.reshape(-1, *output.shape[-2:])
                 watched = watched.expand(self._n_examples, *output.shape[-2:])
-            elif started:
-                watched = output.view_as(output)  # no leaf, so that it may be changed in place
-            kept = inputs[0].detach()
+            elif layer.changed:  # a view that is changed forgets the hooks it had
+                watched = output.clone()
+            # The marker is a leaf, so that the hook does not keep its own graph alive.
+            kept: Any = _Kept.apply(self._marker, layer.kind.input(args, named).detach())
+            node = kept.grad_fn
 
             def receive(gradient: Tensor) -> None:
-                self._receive(layer, kept, gradient)
+                (inputs,) = node.saved_tensors
+                self._receive(layer, inputs, gradient)
 
             watched.register_hook(receive)
             return watched
 
         return hook
 
+    def _check_axis(self, layer: Layer, output: Tensor) -> None:
+        """Refuses rows that are neither examples nor all tokens of all examples."""
+        n = self._n_examples
+        if n == 1 or layer.broadcast:
+            return
+        if len(output) == n:
+            self._n_tokens.add(output[0].numel() // output.shape[-1])
+        elif self._n_tokens and len(output) not in {n * size for size in self._n_tokens}:
+            raise UnsupportedModelError(
+                f"Expected the output of {layer.module} to hold {n} examples or all their tokens, "
+                f"got {len(output)} rows: it sees a part of the tokens only, so that gradients "
+                "cannot be told apart by example. Leave it out by modules=."
+            )
+
     def _receive(self, layer: Layer, a: Tensor, b: Tensor) -> None:
         n = self._n_examples
         with torch.no_grad():
             b = b.reshape(n, -1, b.shape[-1])
-            if layer.broadcast:
-                a = a.reshape(1, -1).expand(n, -1)
-            elif a.is_floating_point():
-                a = a.reshape(n, -1, a.shape[-1])
-            else:
-                a = a.reshape(n, -1)
+            features = a.shape[-1:] if a.is_floating_point() else ()
+            a = a.reshape(1 if layer.broadcast else n, -1, *features).expand(n, -1, *features)
             reduced = self._reduce(layer.block, layer.kind.sides(a, b))
         self._sides.setdefault(layer.block, []).append(reduced)
 

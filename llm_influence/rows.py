@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from influence.errors import InputError
@@ -32,6 +34,7 @@ from llm_influence.gradients import (
 from llm_influence.layers import Sides
 from llm_influence.projection import Bound, Projection
 from llm_influence.run import CheckpointRun, name_of
+from llm_influence.sharded import by_turns, is_sharded
 from llm_influence.store import Plan, Store
 from llm_influence.store_at import StoreAt
 
@@ -157,7 +160,7 @@ class RowMap:
         model = self.run.model
         transform = self.transforms(checkpoint)
         layers, reduce = self.run.coverage.layers, self._reduce(transform)
-        like = next(model.parameters()).new_zeros(1)
+        like = torch.zeros(1, dtype=next(model.parameters()).dtype, device=self.run.device)
         with (
             Gradients(model, layers, reduce, self.run.autocast) as gradients,
             gradients.watching() as found,
@@ -172,18 +175,23 @@ class RowMap:
     def _rows(
         self, gradients: Gradients, examples: Examples, transform: Transform | None
     ) -> Tensor:
+        def found(rows: NDArray[np.int64]) -> Tensor:
+            batch = self.run.batch(examples, rows)
+            loss = self.output or self.run.loss
+            losses, values = gradients.rows(loss, batch, len(rows), self.bound, transform)
+            _check_finite(losses, examples, rows)
+            return values
+
         out: Tensor | None = None
+        sharded = is_sharded(self.run.model)
         for batch_rows in self.run.batches(examples):
             size = max(1, MOST_AT_ONCE // (8 * self.width))
             for part in blocks(len(batch_rows), size):
                 rows = batch_rows[part]
-                batch = self.run.batch(examples, rows)
-                loss = self.output or self.run.loss
-                losses, found = gradients.rows(loss, batch, len(rows), self.bound, transform)
-                _check_finite(losses, examples, rows)
+                values = by_turns(rows, found) if sharded else found(rows)
                 if out is None:
-                    out = found.new_empty(examples.n_queries, self.width)
-                out[torch.from_numpy(rows)] = found
+                    out = values.new_empty(examples.n_queries, self.width)
+                out[torch.from_numpy(rows)] = values
         return torch.empty(0, self.width) if out is None else out
 
 
@@ -257,17 +265,22 @@ def stored_rows(rows_of: RowMap, path: str | os.PathLike[str], progress: bool) -
     if kept.opened is not None:
         kept.opened(store)
     rank, n_ranks = ranks()
+    together = is_sharded(run.model)  # all work on every shard, and the first writes it
+    if together:
+        torch.distributed.barrier()
     for checkpoint in range(len(run.checkpoints)):
         own = [
             block
             for block in store.missing(checkpoint)
-            if block.start // store.shard_rows % n_ranks == rank
+            if together or block.start // store.shard_rows % n_ranks == rank
         ]
         if not own:
             continue
         with rows_of.at(checkpoint) as rows:
             for block in track(own, "gradients", len(own), progress):
-                store.write(checkpoint, block, rows(run.examples[block]).cpu())
+                values = rows(run.examples[block]).cpu()
+                if rank == 0 or not together:
+                    store.write(checkpoint, block, values)
     if n_ranks > 1:  # the others' shards are not known to this one
         torch.distributed.barrier()
         store = Store.open(path, plan)
