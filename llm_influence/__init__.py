@@ -12,8 +12,10 @@ from influence.lazy import exports
 
 __all__ = [
     "BM25",
+    "EKFAC",
     "LESS",
     "PCA",
+    "SOURCE",
     "TRAK",
     "AlongTraining",
     "Checkpoint",
@@ -22,6 +24,7 @@ __all__ = [
     "DataInf",
     "Dense",
     "EmbeddingSimilarity",
+    "GaussNewton",
     "Identity",
     "Kronecker",
     "Margin",
@@ -44,7 +47,9 @@ if TYPE_CHECKING:
     from llm_influence.bm25 import BM25
     from llm_influence.checkpoints import Checkpoint
     from llm_influence.datainf import DataInf
+    from llm_influence.ekfac import EKFAC
     from llm_influence.encoding import encode
+    from llm_influence.gauss_newton import GaussNewton
     from llm_influence.learned import PCA
     from llm_influence.less import LESS, select
     from llm_influence.projection import Dense, Identity, Kronecker
@@ -52,6 +57,7 @@ if TYPE_CHECKING:
     from llm_influence.rerank import reranked
     from llm_influence.retrain import retrainer
     from llm_influence.run import CheckpointRun, trace
+    from llm_influence.source import SOURCE
     from llm_influence.store_at import StoreAt
     from llm_influence.token_influence import TokenInfluence
     from llm_influence.tracin import TracIn
@@ -77,6 +83,9 @@ else:
             "llm_influence.rerank": ["reranked"],
             "llm_influence.store_at": ["StoreAt"],
             "llm_influence.trainer_callback": ["AlongTraining", "CollectRows"],
+            "llm_influence.ekfac": ["EKFAC"],
+            "llm_influence.gauss_newton": ["GaussNewton"],
+            "llm_influence.source": ["SOURCE"],
             "llm_influence.run": ["CheckpointRun", "trace"],
             "llm_influence.token_influence": ["TokenInfluence"],
             "llm_influence.tracin": ["TracIn"],

@@ -33,12 +33,12 @@ def causal_lm_sum(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
 
 def classification(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
     """Negative log likelihood of an example's class."""
-    return F.cross_entropy(_logits(model, batch), batch["labels"].long(), reduction="none")
+    return F.cross_entropy(logits_of(model, batch), batch["labels"].long(), reduction="none")
 
 
 def regression(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
     """Squared error divided by 2, summed over outputs."""
-    found = _logits(model, batch)
+    found = logits_of(model, batch)
     labels = batch["labels"].to(found.dtype).reshape(found.shape)
     return (found - labels).square().sum(1) / 2
 
@@ -69,7 +69,7 @@ def causal_lm_doubt(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
 
 def classification_odds(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
     """log((1 - p) / p), with p the probability of an example's class."""
-    return against(_logits(model, batch), batch["labels"].long())
+    return against(logits_of(model, batch), batch["labels"].long())
 
 
 def classification_doubt(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
@@ -101,7 +101,7 @@ def _next_tokens(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor,
     """Logits (n_examples, n_tokens, n_words) and each position's next token as its label."""
     # Labels are shifted, not logits: those can then be viewed flat without a copy.
     labels = F.pad(batch["labels"][:, 1:], (0, 1), value=IGNORED)
-    return _logits(model, batch, use_cache=False), labels.long()
+    return logits_of(model, batch, use_cache=False), labels.long()
 
 
 def default_loss(model: nn.Module) -> Any:
@@ -135,7 +135,7 @@ def _inner(model: nn.Module) -> nn.Module:
     return model if get is None else get()
 
 
-def _logits(model: nn.Module, batch: Mapping[str, Tensor], **options: bool) -> Tensor:
+def logits_of(model: nn.Module, batch: Mapping[str, Tensor], **options: bool) -> Tensor:
     if not isinstance(batch, Mapping) or "labels" not in batch:
         raise InputError(
             "The built-in losses need examples as dicts with input_ids and labels, got "

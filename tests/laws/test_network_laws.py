@@ -7,8 +7,10 @@ import pytest
 from influence.testing import LAWS
 from llm_influence import (
     BM25,
+    EKFAC,
     LESS,
     PCA,
+    SOURCE,
     TRAK,
     DataInf,
     EmbeddingSimilarity,
@@ -38,6 +40,10 @@ ESTIMATORS: dict[str, tuple[Any, set[str]]] = {
     "EmbeddingSimilarity": (EmbeddingSimilarity, set()),
     "RepresentationSimilarity": (RepresentationSimilarity, set()),
     "RepresentationSimilarity l2": (lambda: RepresentationSimilarity(1, "last", "l2"), set()),
+    "EKFAC": (EKFAC, set()),
+    "K-FAC": (lambda: EKFAC(corrected=False), set()),
+    "EKFAC true": (lambda: EKFAC(labels="true"), set()),
+    "SOURCE": (lambda: SOURCE(2), set()),
     "LESS": (LESS, set()),
     "LESS code exact": (lambda: LESS(None, form="code"), set()),
     "TRAK": (TRAK, set()),
