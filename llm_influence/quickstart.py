@@ -1,173 +1,149 @@
-"""A language model that learns made-up facts in half a minute, and answers questions about them."""
+"""The main job on made-up facts: a model learns them, is asked, and its answers are traced back."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+import pandas as pd
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
-Example = dict[str, list[int]]
+from influence.checks import check_whole
+from influence.detection import label_noise_curve
+from influence.errors import MissingPackageError
+from llm_influence.bm25 import BM25
+from llm_influence.facts_model import Trained, answers_right, encoded, train
+from llm_influence.run import trace
+from llm_influence.tracin import TracIn
 
-IGNORED = -100  # label of a token that is not learned
-N_HEADS = 4
-BATCH_SIZE = 32
-PEAK_RATE, WARM_UP = 3e-3, 50  # reached after so many steps; falls to a tenth of it
-WEIGHT_DECAY = 1.0  # with less, documents are learned by heart in ways that questions do not reach
-BETAS = (0.9, 0.99)
+WRONG = 0.2  # share of the facts that one more document states wrongly
+RECALLED = (4, 10)
+INSPECTED = (0.02, 0.05, 0.1, 0.2)
+
+REPORT = """\
+A GPT of {n_parameters:,} parameters read {n_documents} sentences about made-up people (each fact
+in 4 phrasings; {n_wrong} sentences state something false), practised on {n_practice} questions
+about some of them, and answers {right:.0%} of {n_questions} questions about the others.
+{covered:.0%} of its parameters are covered; gradients are within {error:.0e} of autograd's.
+
+Which sentences taught it the answers? Share of each answer's true sources among the first:
+
+{recall}
+
+{prompt} {completion}
+
+{shown}
+
+  * = states this fact.  Influence is the change of the answer's loss if the sentence had been left
+  out, up to scale: positive = proponent. In the first sentence, token by token:
+
+{tokens}
+
+Reading the sentences of largest self-influence first finds those that state something false:
+
+{noise}
+
+Next: influence llm build --model DIR --data train.jsonl --store DIR"""
 
 
-@dataclass(frozen=True, eq=False)
-class Trained:
-    """A trained language model and what its training left.
-
-    Attributes:
-        model: GPT-2 of `transformers`, in evaluation mode.
-        tokenizer: Its tokenizer.
-        examples: What it was trained on: the documents in their order, then the practice. Token
-            ids as "input_ids", and "labels", where a prompt is not learned.
-        checkpoints: State dicts after a quarter, half, three quarters and all of the steps.
-        rates: Learning rate at each checkpoint.
-        exp_avg_sq: Adam's mean of squared gradients at each checkpoint, by parameter name.
-    """
-
-    model: nn.Module
-    tokenizer: Any
-    examples: list[Example]
-    checkpoints: list[dict[str, Tensor]]
-    rates: list[float]
-    exp_avg_sq: list[dict[str, Tensor]]
-
-
-def train(
-    tokenizer: Any,
-    documents: Sequence[str],
-    practice: Sequence[Mapping[str, str]],
-    *,
-    seed: int = 0,
-    width: int = 96,
-    n_layers: int = 2,
-    n_steps: int = 1000,
-) -> Trained:
-    """Trains a small GPT-2 on documents and on questions with answers.
-
-    AdamW on random batches of both. From documents the model learns facts, from the practice what
-    a question asks for; it then answers questions that it has not seen about the documents. A
-    step's loss is the mean over its batch of each example's mean over target tokens.
+def quickstart(seed: int = 0) -> str:
+    """Trains a small GPT on made-up facts, asks it, and finds the sources of its answers.
 
     Args:
-        tokenizer: Tokenizer with an end-of-text token; it begins and ends every example.
-        documents: Texts.
-        practice: Pairs of "prompt" and "completion"; only the completion is learned.
-        seed: Seed of the weights and of the batches.
-        width: Size of the hidden state, a multiple of 4.
-        n_layers: Number of blocks.
-        n_steps: Number of steps, at least 4.
-    """
-    examples = [encoded(tokenizer, text) for text in documents]
-    examples += [encoded(tokenizer, pair["prompt"], pair["completion"]) for pair in practice]
-    model = _untrained(tokenizer, examples, seed, width, n_layers)
-    named = dict(model.named_parameters())
-    optimizer = torch.optim.AdamW(named.values(), PEAK_RATE, betas=BETAS, weight_decay=WEIGHT_DECAY)
-    trained = Trained(model, tokenizer, examples, [], [], [])
-    batches = _batches(len(examples), n_steps, seed)
-    for step, batch in enumerate(batches):
-        rate = PEAK_RATE * min(1.0, (step + 1) / WARM_UP) * (1 - 0.9 * step / n_steps)
-        optimizer.param_groups[0]["lr"] = rate
-        optimizer.zero_grad()
-        losses(model, [examples[i] for i in batch]).mean().backward()
-        optimizer.step()
-        if step + 1 in {round(n_steps * quarter / 4) for quarter in (1, 2, 3, 4)}:
-            squares = {k: optimizer.state[p]["exp_avg_sq"].clone() for k, p in named.items()}
-            weights = {k: v.clone() for k, v in model.state_dict().items()}
-            trained.checkpoints.append(weights)
-            trained.rates.append(rate)
-            trained.exp_avg_sq.append(squares)
-    model.eval()
-    return trained
-
-
-def encoded(tokenizer: Any, text: str, completion: str | None = None) -> Example:
-    """Ids and labels of a text, between two end-of-text tokens.
-
-    Args:
-        tokenizer: The tokenizer.
-        text: A document, or a prompt.
-        completion: What follows a prompt; then only it, and the end, are learned.
-    """
-    end = tokenizer.eos_token_id
-    ids = [end, *tokenizer(text)["input_ids"]]
-    if completion is None:
-        return {"input_ids": [*ids, end], "labels": [IGNORED, *ids[1:], end]}
-    answer = [*tokenizer(completion)["input_ids"], end]
-    return {"input_ids": ids + answer, "labels": [IGNORED] * len(ids) + answer}
-
-
-def answers_right(trained: Trained, questions: Iterable[Mapping[str, str]]) -> NDArray[np.bool_]:
-    """Whether the model, always saying the likeliest token, answers exactly so and then stops.
-
-    Args:
-        trained: The model.
-        questions: Pairs of "prompt" and "completion".
+        seed: Seed of the facts, the weights and the batches.
 
     Returns:
-        Shape (n_questions,).
+        The report, as text.
+
+    Raises:
+        MissingPackageError: The generator of facts is not there: it comes with the repository.
     """
-    asked = [encoded(trained.tokenizer, pair["prompt"], pair["completion"]) for pair in questions]
-    with torch.no_grad():
-        logits, targets = _logits(trained.model, asked)
-    # Greedy decoding gives the completion just where every token of it is the likeliest after
-    # those before it.
-    right = (logits.argmax(dim=-1) == targets) | (targets == IGNORED)
-    return right.all(dim=1).numpy()
-
-
-def losses(model: nn.Module, examples: Sequence[Example]) -> Tensor:
-    """Mean loss over each example's target tokens, shape (n_examples,)."""
-    logits, targets = _logits(model, examples)
-    each = nn.functional.cross_entropy(
-        logits.transpose(1, 2), targets, reduction="none", ignore_index=IGNORED
+    check_whole("seed", seed)
+    made = generator()
+    facts = made.made_up_facts(seed=seed, wrong=WRONG)
+    tokenizer = made.word_tokenizer(facts.texts())
+    trained = train(tokenizer, facts.documents, facts.practice, seed=seed)
+    asked = [encoded(tokenizer, pair["prompt"], pair["completion"]) for pair in facts.questions]
+    run = trace(trained.model, trained.examples, checkpoints=trained.checkpoints, batch_size=32)
+    estimators: dict[str, Any] = {
+        "TracIn(metric='adam', whiten=0.1)": TracIn(metric="adam", whiten=0.1),
+        "TracIn()": TracIn(),
+        "BM25()": BM25(),
+    }
+    values = {name: e.fit(run).explain(asked).values for name, e in estimators.items()}
+    best = next(iter(estimators))
+    suspicion = estimators[best].self_influence()[: len(facts.documents)]
+    query = 0
+    top = np.argsort(-values[best][:, query])[:5]
+    first = estimators[best].tokens([asked[query]], [int(top[0])])
+    return REPORT.format(
+        n_parameters=sum(p.numel() for p in trained.model.parameters()),
+        n_documents=len(facts.documents),
+        n_wrong=len(facts.wrong),
+        n_practice=len(facts.practice),
+        right=answers_right(trained, facts.questions).mean(),
+        n_questions=len(facts.questions),
+        covered=run.coverage.share,
+        error=run.coverage.worst,
+        recall=_recall(values, facts.sources).to_string(float_format=lambda x: f"{x:.0%}"),
+        prompt=facts.questions[query]["prompt"],
+        completion=facts.questions[query]["completion"].strip(),
+        shown=_shown(values[best][:, query], top, facts.sources[query], trained, tokenizer),
+        tokens=_by_token(first.of_train[0], trained.examples[top[0]]["input_ids"], tokenizer),
+        noise=label_noise_curve(suspicion, np.asarray(facts.wrong), INSPECTED).to_string(
+            index=False, float_format=lambda x: f"{x:.0%}"
+        ),
     )
-    return each.sum(dim=1) / (targets != IGNORED).sum(dim=1)
 
 
-def _logits(model: nn.Module, examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
-    """Logits, shape (n_examples, n_tokens - 1, n_words), and the token each is to predict."""
-    longest = max(len(example["input_ids"]) for example in examples)
+def generator() -> Any:
+    """The module `facts` of the repository's folder of data sets."""
+    folder = Path(__file__).parents[1] / "datasets"
+    if not (folder / "facts.py").is_file():
+        raise MissingPackageError(
+            f"The quickstart needs the generator of facts, expected at {folder / 'facts.py'}; it "
+            "comes with the repository: run this in a clone."
+        )
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    return importlib.import_module("facts")
 
-    def padded(name: str, filler: int) -> Tensor:
-        rows = [example[name] for example in examples]
-        return torch.tensor([row + [filler] * (longest - len(row)) for row in rows])
 
-    ids, labels = padded("input_ids", 0), padded("labels", IGNORED)
-    lengths = torch.tensor([len(example["input_ids"]) for example in examples])
-    mask = (torch.arange(longest) < lengths[:, None]).long()
-    return model(input_ids=ids, attention_mask=mask).logits[:, :-1], labels[:, 1:]
-
-
-def _untrained(
-    tokenizer: Any, examples: list[Example], seed: int, width: int, n_layers: int
-) -> nn.Module:
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    longest = max(len(example["input_ids"]) for example in examples)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return GPT2LMHeadModel(
-            GPT2Config(
-                vocab_size=len(tokenizer), n_positions=max(64, longest), n_embd=width,
-                n_layer=n_layers, n_head=N_HEADS, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
-                bos_token_id=tokenizer.eos_token_id, eos_token_id=tokenizer.eos_token_id,
-                use_cache=False,
+def _recall(
+    values: dict[str, NDArray[np.float64]], sources: Sequence[Sequence[int]]
+) -> pd.DataFrame:
+    """Mean over questions of the share of its sources among the k strongest proponents."""
+    rows = {}
+    for name, of_method in values.items():
+        order = np.argsort(-of_method, axis=0, kind="stable")
+        rows[name] = {
+            f"recall@{k}": np.mean(
+                [len({*order[:k, j]} & {*true}) / len(true) for j, true in enumerate(sources)]
             )
-        )  # fmt: skip
+            for k in RECALLED
+        }
+    return pd.DataFrame(rows).T
 
 
-def _batches(n_examples: int, n_steps: int, seed: int) -> list[list[int]]:
-    """Positions of every step's examples: passes over all, each in a random order."""
-    rng = np.random.default_rng(seed)
-    n_passes = -(-n_steps * BATCH_SIZE // n_examples)
-    order = np.concatenate([rng.permutation(n_examples) for _ in range(n_passes)])
-    return order[: n_steps * BATCH_SIZE].reshape(n_steps, -1).tolist()
+def _shown(
+    values: NDArray[np.float64],
+    top: NDArray[np.int64],
+    sources: Sequence[int],
+    trained: Trained,
+    tokenizer: Any,
+) -> str:
+    lines = []
+    for i in top:
+        mark = "*" if i in sources else " "
+        text = tokenizer.decode(trained.examples[i]["input_ids"], skip_special_tokens=True)
+        lines.append(f"{mark} {values[i]:+9.3g}  {text}")
+    return "\n".join(lines)
+
+
+def _by_token(parts: NDArray[np.float64], ids: Sequence[int], tokenizer: Any) -> str:
+    return "\n".join(
+        f"  {part:+9.3g}  {tokenizer.decode([token])}"
+        for part, token in zip(parts, ids, strict=True)
+    )

@@ -1,74 +1,36 @@
-"""The model that learns facts: its losses and answers are those of transformers."""
+"""The quickstart: its figures are those of the facts, and it says where its generator is."""
+
+import re
 
 import pytest
-import torch
 
 pytest.importorskip("transformers")
 
-from facts import made_up_facts, word_tokenizer
-from llm_influence.quickstart import answers_right, encoded, losses, train
-
-FACTS = made_up_facts(4, seed=0, n_relations=1, phrasings=2, n_distractors=4)
-
-
-@pytest.fixture(scope="module")
-def trained():
-    tokenizer = word_tokenizer(FACTS.texts())
-    return train(tokenizer, FACTS.documents, FACTS.practice, width=32, n_steps=24)
+from influence.cli.main import main
+from influence.errors import MissingPackageError
+from llm_influence import quickstart
 
 
-def test_examples_are_the_documents_then_the_practice(trained):
-    tokenizer = trained.tokenizer
-    assert len(trained.examples) == len(FACTS.documents) + len(FACTS.practice)
-    first, last = trained.examples[0], trained.examples[-1]
-    assert first["input_ids"] == [2, *tokenizer(FACTS.documents[0])["input_ids"], 2]
-    assert first["labels"] == [-100, *first["input_ids"][1:]]
-    answer = tokenizer(FACTS.practice[-1]["completion"])["input_ids"]
-    assert last["labels"][-len(answer) - 1 :] == [*answer, 2]
-    assert set(last["labels"][: -len(answer) - 1]) == {-100}
+@pytest.fixture
+def quick(monkeypatch):
+    """A model of a few steps: it learns nothing, and all is shown."""
+    train = quickstart.train
+    monkeypatch.setattr(
+        quickstart, "train", lambda *data, seed: train(*data, seed=seed, width=16, n_steps=8)
+    )
 
 
-def test_losses_in_a_padded_batch_are_those_of_transformers_one_by_one(trained):
-    model = trained.model
-    one_by_one = [
-        model(**{k: torch.tensor([v]) for k, v in example.items()}).loss
-        for example in trained.examples
-    ]
-    torch.testing.assert_close(losses(model, trained.examples), torch.stack(one_by_one))
+def test_it_shows_sources_tokens_and_recall(quick, capsys):
+    assert main(["llm", "quickstart", "--seed", "3"]) == 0
+    report = capsys.readouterr().out
+    recalls = re.findall(r"^(TracIn|BM25)\(.*\) +(\d+)% +(\d+)%$", report, re.M)
+    assert [name for name, *_ in recalls] == ["TracIn", "TracIn", "BM25"]
+    assert all(int(four) <= int(ten) for _, four, ten in recalls)
+    assert re.search(r"100% of its parameters are covered", report)
+    assert re.search(r"^\[|<end>$", report, re.M)
 
 
-def test_right_answers_are_those_of_greedy_generation(trained):
-    pairs = [*FACTS.practice, *FACTS.questions]
-    spoken = []
-    for pair in pairs:
-        prompt = encoded(trained.tokenizer, pair["prompt"])["input_ids"][:-1]
-        said = trained.model.generate(
-            torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt)), do_sample=False,
-            max_new_tokens=4, pad_token_id=0,
-        )[0, len(prompt) :].tolist()  # fmt: skip
-        answer = [*trained.tokenizer(pair["completion"])["input_ids"], 2]
-        spoken.append(said[: len(answer)] == answer)
-    assert answers_right(trained, pairs).tolist() == spoken
-    assert len(set(spoken)) == 2, "the test needs right answers and wrong ones"
-
-
-def test_checkpoints_end_with_the_model(trained):
-    assert len(trained.checkpoints) == len(trained.rates) == len(trained.exp_avg_sq) == 4
-    named = dict(trained.model.named_parameters())
-    assert trained.exp_avg_sq[-1].keys() == named.keys()
-    for name, weight in trained.model.state_dict().items():
-        assert torch.equal(trained.checkpoints[-1][name], weight)
-    assert not torch.equal(trained.checkpoints[0]["lm_head.weight"], trained.model.lm_head.weight)
-
-
-def test_a_seed_fixes_the_weights(trained):
-    before = torch.get_rng_state()
-    weights = []
-    for seed in (0, 0, 1):
-        one = train(
-            trained.tokenizer, FACTS.documents, FACTS.practice, seed=seed, width=32, n_steps=4
-        )
-        weights.append(one.checkpoints[-1]["lm_head.weight"])
-    assert torch.equal(weights[0], weights[1])
-    assert not torch.equal(weights[0], weights[2])
-    assert torch.equal(before, torch.get_rng_state()), "training moved the global generator"
+def test_without_the_repository_it_says_what_is_missing(monkeypatch, tmp_path):
+    monkeypatch.setattr(quickstart, "__file__", str(tmp_path / "llm_influence" / "quickstart.py"))
+    with pytest.raises(MissingPackageError, match="clone"):
+        quickstart.quickstart()
