@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from benchmarks.llm_campaign import effects, predicted
-from benchmarks.llm_problems import BETAS, Problem, Retrain, load
+from benchmarks.llm_problems import Problem, Retrain, load
 from benchmarks.tables import markdown, replace_part
 from influence.campaign import Campaign
 from influence.evaluate import compare
@@ -133,8 +133,7 @@ def runs_of(problem: Problem) -> dict[str, CheckpointRun]:
     taken, moments, before = problem.retrain.recipe, [], 0
     for moment in problem.checkpoints:
         rate = sum(taken.rate(step) for step in range(before, moment.step)) / n
-        squares = {k: v / (1 - BETAS[1] ** moment.step) for k, v in moment.exp_avg_sq.items()}
-        moments.append(Checkpoint(moment.weights, rate, squares, f"step {moment.step}"))
+        moments.append(Checkpoint(moment.weights, rate, moment.adam, f"step {moment.step}"))
         before = moment.step
     return {
         name: trace(problem.model, problem.train, checkpoints=kept)

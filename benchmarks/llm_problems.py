@@ -101,14 +101,13 @@ class Moment:
         step: Number of steps taken before it.
         rate: Learning rate of the next step; of the last step at the end.
         weights: The model's state dict.
-        exp_avg_sq: Adam's running mean of squared gradients by parameter name, as its state has
-            it: not yet divided by 1 - .99^step.
+        adam: The optimizer's state dict.
     """
 
     step: int
     rate: float
     weights: Weights
-    exp_avg_sq: Weights
+    adam: dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,8 +142,7 @@ class Recipe:
             at: Numbers of steps taken.
         """
         model = copy.deepcopy(self.start)
-        named = dict(model.named_parameters())
-        optimizer = torch.optim.Adam(named.values(), betas=BETAS, eps=EPS, foreach=True)
+        optimizer = torch.optim.Adam(model.parameters(), betas=BETAS, eps=EPS, foreach=True)
         for step, batch in enumerate(self.order):
             optimizer.param_groups[0]["lr"] = self.rate(step)
             losses = example_losses(model, self.train[batch])
@@ -153,9 +151,9 @@ class Recipe:
             if taken not in at:
                 yield model, None
                 continue
-            squares = {k: optimizer.state[p]["exp_avg_sq"].clone() for k, p in named.items()}
+            state = copy.deepcopy(optimizer.state_dict())
             rate = self.rate(min(taken, len(self.order) - 1))
-            yield model, Moment(taken, rate, _copied(model.state_dict()), squares)
+            yield model, Moment(taken, rate, _copied(model.state_dict()), state)
 
     def losses(self, weights: ArrayLike) -> Floats:
         """Loss of each query after training with these weights, shape (n_queries,)."""

@@ -1,5 +1,6 @@
 """A language model that learns made-up facts in half a minute, and answers questions about them."""
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +32,7 @@ class Trained:
         examples: What it was trained on: the documents in their order, then the practice. Token
             ids as "input_ids", and "labels", where a prompt is not learned.
         checkpoints: After a quarter, half, three quarters and all of the steps, with the rates of
-            the steps that led there and Adam's second moments.
+            the steps that led there and the optimizer's state.
     """
 
     model: nn.Module
@@ -68,8 +69,9 @@ def train(
     examples = [encoded(tokenizer, text) for text in documents]
     examples += [encoded(tokenizer, pair["prompt"], pair["completion"]) for pair in practice]
     model = _untrained(tokenizer, examples, seed, width, n_layers)
-    named = dict(model.named_parameters())
-    optimizer = torch.optim.AdamW(named.values(), PEAK_RATE, betas=BETAS, weight_decay=WEIGHT_DECAY)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), PEAK_RATE, betas=BETAS, weight_decay=WEIGHT_DECAY
+    )
     checkpoints: list[Checkpoint] = []
     moved = 0.0  # sum of the learning rates since the last checkpoint
     for step, batch in enumerate(_batches(len(examples), n_steps, seed), start=1):
@@ -80,11 +82,9 @@ def train(
         losses(model, [examples[i] for i in batch]).mean().backward()
         optimizer.step()
         if step in {round(n_steps * quarter / 4) for quarter in (1, 2, 3, 4)}:
-            correction = 1 - BETAS[1] ** step
-            squares = {k: optimizer.state[p]["exp_avg_sq"] / correction for k, p in named.items()}
             weights = {k: v.clone() for k, v in model.state_dict().items()}
-            name = f"step {step}"
-            checkpoints.append(Checkpoint(weights, moved / len(examples), squares, name))
+            adam = copy.deepcopy(optimizer.state_dict())
+            checkpoints.append(Checkpoint(weights, moved / len(examples), adam, f"step {step}"))
             moved = 0.0
     model.eval()
     return Trained(model, tokenizer, examples, checkpoints)

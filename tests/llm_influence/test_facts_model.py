@@ -55,7 +55,7 @@ def test_right_answers_are_those_of_greedy_generation(trained):
 def test_checkpoints_end_with_the_model(trained):
     assert len(trained.checkpoints) == 4
     last = trained.checkpoints[-1]
-    assert last.adam.keys() == dict(trained.model.named_parameters()).keys()
+    assert {entry["step"].item() for entry in last.adam["state"].values()} == {24}
     for name, weight in trained.model.state_dict().items():
         assert torch.equal(last.weights[name], weight)
     first = trained.checkpoints[0].weights["lm_head.weight"]
