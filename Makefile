@@ -1,5 +1,6 @@
 # Every target works as the first command after a clone: it makes the environment it needs.
 #   make quickstart    train a small model, explain its mistakes, find planted wrong labels
+#   make quickstart-llm  a tiny language model learns facts: which sentences taught it its answers
 #   make test          all tests
 #   make lint          formatting, lint, types
 #   make format        apply the formatting and the safe fixes
@@ -17,13 +18,16 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 METADATA := pyproject.toml setup.py constraints.txt
 
-.PHONY: help quickstart test lint format zoo bench study
+.PHONY: help quickstart quickstart-llm test lint format zoo bench study
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
 
 quickstart: $(VENV)/.quickstart
 	@$(BIN)/influence quickstart
+
+quickstart-llm: $(VENV)/.quickstart-llm
+	@$(BIN)/influence llm quickstart
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -q -n 2 $(ARGS)
@@ -56,6 +60,11 @@ $(VENV)/.made:
 $(VENV)/.quickstart: $(METADATA) | $(VENV)/.made
 	@echo 'Installing into $(VENV); the first time takes a minute.'
 	@$(INSTALL) -e '.[lightgbm]'
+	@touch $@
+
+$(VENV)/.quickstart-llm: $(METADATA) | $(VENV)/.made
+	@echo 'Installing into $(VENV); the first time takes some minutes.'
+	@$(INSTALL) -e '.[llm]'
 	@touch $@
 
 $(VENV)/.dev: $(METADATA) | $(VENV)/.made

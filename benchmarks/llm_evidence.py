@@ -16,28 +16,25 @@ and the area under the ROC curve of self-influence for documents that state some
 Costs are CPU seconds of fit and explain on the facts, one thread.
 
 What is done is kept in the cache and in benchmarks/results/llm_evidence.json; a killed run goes on.
-Writes the tables of benchmarks/README.md.
+Writes the tables of benchmarks/README.md and that of methods in README.md.
 """
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from benchmarks.llm_campaign import effects, predicted
 from benchmarks.llm_problems import Problem, Retrain, load
-from benchmarks.tables import markdown, replace_part
+from benchmarks.llm_tables import ALONE, REMOVED, SUBSETS, write
 from influence.campaign import Campaign
 from influence.evaluate import compare
 from influence.removal import removal_curve
@@ -67,9 +64,6 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "llm_evidence.json"
 Floats = NDArray[np.float64]
 
-SUBSETS = ["gpt2", "gpt2-seed-1", "gpt2-low-rate", "gpt2-cold", "gpt2-wide", "llama", "gpt2-1m"]
-ALONE = "gpt2-loo"
-REMOVED = (0.01, 0.05)
 REMOVAL_ON = ("gpt2", "gpt2-low-rate")
 MOST_WHOLE = 200_000  # parameters up to which whole gradients are tried on every problem
 
@@ -272,27 +266,6 @@ def measure(kept: Kept, cache: Path, settings: list[str], only: list[str]) -> No
     kept.get("projections", lambda: projections(cache))
 
 
-def table(results: dict[str, Any]) -> pd.DataFrame:
-    """One line for each estimator."""
-    lines = []
-    for name in ["seed floor", *ENTRIES]:
-        line: dict[str, Any] = {"estimator": name}
-        told = {s: results[f"{s} | {name}"] for s in SUBSETS if results.get(f"{s} | {name}")}
-        measured = [told[s]["lds"] for s in SUBSETS[:6] if s in told]
-        line["LDS, mean of 6"] = np.mean(measured) if len(measured) == 6 else None
-        for setting, one in told.items():
-            low, high = one["interval"]
-            line[setting] = f"{one['lds']:.2f} [{low:.2f}, {high:.2f}]"
-        alone = results.get(f"{ALONE} | {name}")
-        line["LOO"] = None if alone is None else alone["lds"]
-        removed = [one["removal"] for one in told.values() if "removal" in one]
-        for k, share in enumerate(REMOVED):
-            line[f"removal {share:.0%}"] = np.mean([one[k] for one in removed]) if removed else None
-        line.update(results.get(f"facts | {name}") or {})
-        lines.append(line)
-    return pd.DataFrame(lines)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.llm_evidence", description=__doc__)
     parser.add_argument("--cache", type=Path, required=True, help="folder of retrained losses")
@@ -304,14 +277,7 @@ def main() -> None:
     torch.set_num_threads(1)
     kept = Kept(RESULTS)
     measure(kept, args.cache, args.settings, args.only)
-    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers"))
-    body = (
-        f"Measured with: {versions}, Python {sys.version.split()[0]}, one thread.\n\n"
-        f"{markdown(table(kept.results))}\n"
-        f"Projection, of TracIn(metric='adam', whiten=1) over four checkpoints:\n\n"
-        f"{markdown(pd.DataFrame(kept.results['projections']))}"
-    )
-    replace_part(HERE / "README.md", "llm evidence", body)
+    write(kept.results, list(ENTRIES))
 
 
 if __name__ == "__main__":
