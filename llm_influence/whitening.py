@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from influence.errors import InputError
+from influence.run import blocks
 from llm_influence.by_rows import Side
-from llm_influence.rows import TrainRows
+from llm_influence.rows import MOST_AT_ONCE, TrainRows
 
 MOST_SIDE = 32_768  # of the matrix that is factored: 8 GiB in float64
 
@@ -56,8 +57,8 @@ def _dual(
     rows: TrainRows, checkpoint: int, n_train: int, width: int, side: Side, damping: float
 ) -> Callable[[Tensor], Tensor]:
     gram = torch.empty(n_train, n_train, dtype=torch.float64)
-    for block, values in rows.blocks(checkpoint):
-        left = side(values)
+    for block in blocks(n_train, MOST_AT_ONCE // (4 * width)):
+        left = side(rows.take(checkpoint, block))
         for other, right in rows.blocks(checkpoint):
             gram[block, other] = (left @ side(right).T).double().cpu()
     gram /= n_train
