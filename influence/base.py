@@ -27,7 +27,7 @@ from influence.change import Change, Relabelled, Without, leave_one_out, removed
 from influence.errors import InputError, NotFittedError
 from influence.progress import track
 from influence.result import Influence, Provenance, check_k, strongest
-from influence.run import Queries, Run, blocks
+from influence.run import Queries, Run, blocks, name_of
 from influence.top import TopInfluence
 
 RunT = TypeVar("RunT", bound=Run)
@@ -115,12 +115,17 @@ class Estimator(ABC, Generic[RunT]):
 
     def _provenance(self) -> Provenance:
         run = self._fitted_run()
-        parameters = {
-            name: value if isinstance(value, str | float | int | None) else repr(value)
-            for name, value in self.parameters.items()
-        }
+        parameters = {name: _told(value) for name, value in self.parameters.items()}
         stated = {**run.provenance, **self.findings_}
         return Provenance(type(self).__name__, parameters, self.unit, run.fingerprint, stated)
+
+
+def _told(value: Any) -> str | float | None:
+    """A parameter as a result states it: the same in every session, so without addresses."""
+    if isinstance(value, str | float | int | None):
+        return value
+    plain = type(value).__repr__ is object.__repr__
+    return name_of(value) if plain or hasattr(value, "__qualname__") else repr(value)
 
 
 class Attributor(Estimator[RunT], Generic[RunT, QueriesT]):

@@ -1,7 +1,7 @@
 """What estimators need of a Run and of its Queries, whatever the model behind them."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -59,6 +59,12 @@ def blocks(n: int, size: int) -> Iterator[slice]:
     """Consecutive slices of at most `size` that cover range(n)."""
     for start in range(0, n, max(1, size)):
         yield slice(start, min(start + max(1, size), n))
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """A function by the name it is imported with."""
+    own = getattr(function, "__qualname__", type(function).__qualname__)
+    return f"{getattr(function, '__module__', '?')}.{own}"
 
 
 def fingerprint(*parts: NDArray[np.generic] | str) -> str:

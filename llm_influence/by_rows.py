@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from influence.base import Attributor
+from influence.change import check_range, row_positions
 from influence.errors import InputError
 from influence.result import Influence
 from llm_influence.examples import Examples
@@ -20,13 +21,15 @@ from llm_influence.rows import RowMap, TrainRows
 from llm_influence.run import CheckpointRun, trace
 from llm_influence.token_influence import TokenInfluence
 
+AT_ONCE = 4_096  # training rows brought to the number type of the queries' at a time
+
 
 @dataclass(frozen=True)
 class Side:
     """What rows go through before their product: a linear map, then unit length.
 
     Attributes:
-        linear: From rows to rows, shape (n, width); None keeps them.
+        linear: From rows to rows, shape (n, width), which may be wider numbers; None keeps them.
         unit: Divide by the length of the whole example's row.
     """
 
@@ -74,8 +77,9 @@ class Step:
     def add_columns(self, query: Tensor, out: NDArray[np.float64]) -> None:
         """out += weight * train rows @ prepared query rows^T, out of shape (n_train, n_queries)."""
         for block, values in self.train.blocks(self.checkpoint):
-            products = self.train_side(values.to(query.device)) @ query.T
-            out[block] += (self.weights(block) * products.double()).cpu().numpy()
+            prepared = self.train_side(values.to(query.device))
+            parts = [part.to(query.dtype) @ query.T for part in prepared.split(AT_ONCE)]
+            out[block] += (self.weights(block) * torch.cat(parts).double()).cpu().numpy()
 
 
 class ByRows(Attributor[CheckpointRun, Examples]):
@@ -130,18 +134,19 @@ class ByRows(Attributor[CheckpointRun, Examples]):
         run, asked = self._ask(query)
         if asked.n_queries != 1:
             raise InputError(f"Expected one query to split by token, got {asked.n_queries}.")
-        train_parts = [np.zeros(int(run.examples.lengths[i])) for i in train]
-        query_parts = [np.zeros(int(asked.lengths[0])) for _ in train]
+        rows = row_positions(train, "tokens(train)")
+        check_range(rows, run.n_train, "tokens(train)")
+        train_parts = [np.zeros(int(run.examples.lengths[i])) for i in rows]
+        query_parts = [np.zeros(int(asked.lengths[0])) for _ in rows]
         for step in self.steps_:
-            self._add_tokens(step, asked, train, train_parts, query_parts)
-        rows = np.asarray(train, dtype=np.int64)
+            self._add_tokens(step, asked, rows, train_parts, query_parts)
         return TokenInfluence(rows, train_parts, query_parts, run.train_index[rows])
 
     def _add_tokens(
         self,
         step: Step,
         asked: Examples,
-        train: Sequence[int],
+        train: NDArray[np.int64],
         train_parts: list[NDArray[np.float64]],
         query_parts: list[NDArray[np.float64]],
     ) -> None:
@@ -153,8 +158,8 @@ class ByRows(Attributor[CheckpointRun, Examples]):
             tokens = step.train_of.token_rows(step.checkpoint, one)
             row = tokens.sum(0, keepdim=True)
             weight = step.weights(slice(i, i + 1))
-            of_train = step.train_side(tokens, row) @ by_token.sum(0)
-            of_query = by_token @ step.train_side(row)[0]
+            of_train = step.train_side(tokens, row).to(by_token) @ by_token.sum(0)
+            of_query = by_token @ step.train_side(row)[0].to(by_token)
             train_parts[k] += (weight * of_train[:, None])[:, 0].double().cpu().numpy()
             query_parts[k] += (weight * of_query[:, None])[:, 0].double().cpu().numpy()
 
@@ -166,7 +171,8 @@ class ByRows(Attributor[CheckpointRun, Examples]):
                 my_loss(model).backward()
             asked.explain()
 
-        The weights are the model's own, so this is for runs of one checkpoint.
+        This is for runs of one checkpoint; inside, the model has its weights. Ask nothing else of
+        the model inside.
 
         Args:
             model: The run's model.

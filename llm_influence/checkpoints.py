@@ -99,19 +99,41 @@ def load_into(model: nn.Module, checkpoint: Checkpoint) -> None:
 
 
 @contextmanager
-def loaded(model: nn.Module, checkpoint: Checkpoint) -> Iterator[None]:
+def loaded(
+    model: nn.Module, checkpoint: Checkpoint, sums: Mapping[str, int] | None = None
+) -> Iterator[None]:
     """The model with a checkpoint's weights; its own come back on leaving, also by an error.
 
     Parameters keep their identity (hooks and optimizers stay valid). Memory: one copy of what
     the checkpoint replaces, in the CPU's memory.
+
+    Args:
+        model: The model.
+        checkpoint: The checkpoint.
+        sums: Of the model's tensors, `sums_of`, which those that the checkpoint does not replace
+            must still have.
+
+    Raises:
+        InputError: They have not.
     """
-    pairs = list(_matched(model, checkpoint).values())
+    matched_pairs = _matched(model, checkpoint)
+    if sums is not None:
+        _check_unchanged(model, matched_pairs, sums)
+    pairs = list(matched_pairs.values())
     own = [(live, live.detach().to("cpu", copy=True)) for live, _ in pairs]
     try:
         _copy(pairs)
         yield
     finally:
         _copy(own)
+
+
+def sums_of(model: nn.Module) -> dict[str, int]:
+    """For every tensor of the model the sum of its bits, which a change of weights changes.
+
+    Cost: one pass over the weights, a small part of that of a forward pass.
+    """
+    return {name: _sum(tensor) for name, tensor in live_tensors(model)[0].items()}
 
 
 def fingerprint_of(checkpoint: Checkpoint, model: nn.Module) -> str:
@@ -182,10 +204,11 @@ def _with_rates(
 ) -> tuple[Checkpoint, ...]:
     own: list[float | None] = [checkpoint.rate for checkpoint in found]
     if rates is not None:
-        if np.shape(rates) != (len(found),) or any(rate is not None for rate in own):
+        numbers = np.shape(rates) == (len(found),) and np.asarray(rates).dtype.kind in "iuf"
+        if not numbers or any(rate is not None for rate in own):
             raise InputError(
-                f"rates must be a list, one for each of the {len(found)} checkpoints, given once; "
-                f"got {rates!r} in rates= and {own} in the checkpoints themselves."
+                f"rates must be a list of numbers, one for each of the {len(found)} checkpoints, "
+                f"given once; got {rates!r} in rates= and {own} in the checkpoints themselves."
             )
         own = [float(rate) for rate in rates]
     elif own.count(None) == len(own) and any(is_trainer_folder(one.weights) for one in found):
@@ -231,6 +254,25 @@ def _saved(checkpoint: Checkpoint) -> dict[str, Tensor]:
 def _copy(pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
     for live, new in pairs:
         live.copy_(new)
+
+
+def _check_unchanged(model: nn.Module, pairs: Pairs, sums: Mapping[str, int]) -> None:
+    for name, live in live_tensors(model)[0].items():
+        saved = pairs[name][1] if name in pairs else live
+        if saved.data_ptr() == live.data_ptr() and _sum(live) != sums.get(name):
+            raise InputError(
+                f"Expected the weights that were traced, but {name} has changed since (training "
+                "went on, weights were loaded, cast or merged): trace the model again, or trace it "
+                "with checkpoints=copy.deepcopy(model.state_dict()) and train on."
+            )
+
+
+def _sum(tensor: Tensor) -> int:
+    local = getattr(tensor, "to_local", None)
+    own = (tensor if local is None else local()).detach()
+    flat = own.contiguous().reshape(-1).view(torch.uint8)
+    wide = len(flat) - len(flat) % 8 if flat.data_ptr() % 8 == 0 else 0
+    return int(flat[:wide].view(torch.int64).sum()) + int(flat[wide:].sum())
 
 
 def _hash(tensor: Tensor) -> str:

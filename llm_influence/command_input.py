@@ -12,9 +12,10 @@ from influence.errors import InputError
 from llm_influence.build_record import BuildSettings
 from llm_influence.encoding import UNLIMITED, encode
 from llm_influence.losses import classification, default_loss, regression
+from llm_influence.model_checks import padding_of
 from llm_influence.model_folder import check_model_folder, load_model
 from llm_influence.records import read_records
-from llm_influence.run import CheckpointRun, padding_of, trace
+from llm_influence.run import CheckpointRun, trace
 from llm_influence.tokens import TokenExamples
 
 if TYPE_CHECKING:

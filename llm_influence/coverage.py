@@ -101,7 +101,7 @@ def _candidates(
     model: nn.Module, modules: str | Sequence[str], reasons: dict[str, str]
 ) -> tuple[list[Layer], dict[str, Block]]:
     """Layers by their class; tied ones share the block of their weight."""
-    patterns = [modules] if isinstance(modules, str) else list(modules)
+    patterns = _patterns(model, modules)
     named = {id(p): name for name, p in model.named_parameters()}
     layers: list[Layer] = []
     blocks: dict[str, Block] = {}
@@ -122,6 +122,21 @@ def _candidates(
                 blocks[block] = Block(parameters, kind.shape, kind.arrange)
             layers.append(Layer(name, block, kind))
     return layers, blocks
+
+
+def _patterns(model: nn.Module, modules: str | Sequence[str]) -> list[str]:
+    listed = isinstance(modules, Sequence) and all(isinstance(one, str) for one in modules)
+    if not listed:
+        raise InputError(f'modules must be a pattern or a list of them, e.g. "*", got {modules!r}.')
+    patterns = [modules] if isinstance(modules, str) else list(modules)
+    names = [name for name, _ in model.named_modules()]
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise InputError(
+                f"Expected modules= to be patterns of this model's modules, but {pattern!r} is the "
+                f"name of none; they are called {', '.join(names[1:4])}, ... (named_modules())."
+            )
+    return patterns
 
 
 def _parts(trained: Names, own: Mapping[str, str], blocks: Mapping[str, Block]) -> Iterator[Names]:
@@ -233,13 +248,22 @@ def _checked(
             alone, expected = _autograd(probe, row, wanted, blocks)
             _check_independent(probe, row, float(together[i]), float(alone))
             scale = torch.stack([g.norm() for g in expected.values()]).norm()
+            if not torch.isfinite(scale):
+                raise InputError(
+                    f"Expected a finite gradient, got numbers that are not for example {row}, one "
+                    "of the two on which the gradients are checked; leave it out, or make the loss "
+                    "differentiable there."
+                )
             for block, gradient in expected.items():
                 found = own[block][i] if block in own else torch.zeros_like(gradient)
                 gap = (found - gradient).norm() / (gradient.norm() + 1e-4 * scale + 1e-30)
                 gaps[block] = max(gaps[block], float(gap))
     bad = {block: gap for block, gap in gaps.items() if not gap <= _tolerance(probe)}
     for block, gap in bad.items():
-        why = f"its layer computes something else than its class: gradient off by {gap:.2g}"
+        why = (
+            f"gradient off by {gap:.2g}: its layer computes something else than its class, or "
+            "another layer with the same weight is left out by modules="
+        )
         _leave_out({block}, why, blocks, reasons)
     kept = [layer for layer in layers if layer.block not in bad]
     return kept, max((gap for block, gap in gaps.items() if block not in bad), default=0.0)

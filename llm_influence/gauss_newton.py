@@ -1,7 +1,7 @@
 """`GaussNewton`: influence functions with the exact Gauss-Newton matrix, by conjugate gradients."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from influence.checks import check_share, check_whole
+from influence.errors import InputError
 from llm_influence.by_rows import ByRows, Side, Step
 from llm_influence.coverage import moved
 from llm_influence.curvature import Curvature, Fisher, damped_inverse, kronecker_curvature
@@ -30,10 +31,11 @@ class GaussNewton(ByRows):
     by its outputs, and D the mean eigenvalue of each block (a layer), as `EKFAC` has it: the two
     differ in H alone, which here is exact, between layers too. The expensive reference.
 
-    Systems are solved by conjugate gradients, preconditioned by EK-FAC, to `tolerance`, the
-    residual relative to the query's gradient. Results state the largest `residual` and the most
-    `iterations` of the queries asked since fit; a residual above the tolerance means that
-    `max_iterations` came first.
+    Systems are solved by block conjugate gradients, preconditioned by EK-FAC, for all queries of a
+    block together, until the residual is at most `tolerance` of the query's gradient, both measured
+    in the inverse of EK-FAC's curvature. It is then worked out again from the answer itself.
+    Results state the largest `residual` and the most `iterations` of the queries asked since fit;
+    what does not get there is refused.
 
     Sign: positive = proponent. Unit: "loss".
     Cost: fit is that of `EKFAC`. A query costs, for each iteration, two backward passes over the
@@ -47,18 +49,19 @@ class GaussNewton(ByRows):
 
     Args:
         damping: Added to H, as a multiple of the mean eigenvalue of a block.
-        tolerance: Residual at which a query is done.
+        tolerance: Residual at which queries are done.
         max_iterations: Iterations at most.
         seed: Seed of the labels drawn for the preconditioner and the mean eigenvalues.
 
     Raises:
         UnsupportedModelError: (by fit) A loss of your own, whose outputs are not known.
+        InputError: (by explain) The tolerance was not reached.
     """
 
     def __init__(
         self,
-        damping: float = 0.1,
-        tolerance: float = 1e-3,
+        damping: float = 1.0,
+        tolerance: float = 0.02,
         max_iterations: int = 100,
         seed: int = 0,
     ) -> None:
@@ -87,36 +90,39 @@ class GaussNewton(ByRows):
         return [Step(0, train, rows_of, rows_of, query_side=side, weight=1 / run.n_train)]
 
     def _solved(self, matrix: "GaussNewtonMatrix", curvature: Curvature, rows: Tensor) -> Tensor:
-        """Rows x of (H + damping D) x = row, by preconditioned conjugate gradients.
+        """Rows x of (H + damping D) x = row, by block conjugate gradients, in float64.
 
-        A row that has reached the tolerance rests, so that no row depends on the others.
+        With S^2 the inverse of EK-FAC's curvature, S (H + damping D) S y = S row is solved, and
+        x = S y. All rows share one Krylov space.
         """
-        x, rest = torch.zeros_like(rows), rows.clone()
-        scale = rows.norm(dim=1).clamp_min(torch.finfo(rows.dtype).tiny)
-        inverse = damped_inverse(self.damping)
-        along = curvature.mapped(rest, inverse)
-        fit = _dots(rest, along)
-        iterations = 0
-        while iterations < self.max_iterations:
-            open_ = torch.nonzero(rest.norm(dim=1) > self.tolerance * scale)[:, 0]
-            if not len(open_):
-                break
-            iterations += 1
-            direction = along[open_]
-            ridge = curvature.mapped(direction, self._ridge)
-            product = matrix.product(direction) + ridge
-            step = (fit[open_] / _dots(direction, product))[:, None].to(rows)
-            x[open_] += step * direction
-            rest[open_] -= step * product
-            turned = curvature.mapped(rest[open_], inverse)
-            new = _dots(rest[open_], turned)
-            along[open_] = turned + (new / fit[open_])[:, None].to(rows) * direction
-            fit[open_] = new
-        self._state(float((rest.norm(dim=1) / scale).max()) if len(rows) else 0.0, iterations)
-        return x
+
+        def system(vectors: Tensor) -> Tensor:  # vectors are columns
+            along = curvature.mapped(vectors.T, self._root).to(rows)
+            curved = curvature.mapped(matrix.product(along).double(), self._root)
+            return (curved + curvature.mapped(vectors.T, self._ridge)).T
+
+        aim = curvature.mapped(rows.double(), self._root).T
+        solution, iterations = block_conjugate_gradients(
+            system, aim, self.tolerance / 2, self.max_iterations
+        )
+        residual = float(_lengths_to(aim - system(solution), aim).max()) if len(rows) else 0.0
+        if not residual <= self.tolerance:
+            raise InputError(
+                f"Expected conjugate gradients to reach a residual of {self.tolerance:g}, got "
+                f"{residual:.2g} after {iterations} iterations; give a larger damping, "
+                "max_iterations or tolerance, or a model in a wider number type."
+            )
+        self._state(residual, iterations)
+        return curvature.mapped(solution.T, self._root)
+
+    def _root(self, values: Tensor) -> Tensor:
+        """Eigenvalues of S; 0 where a block has no curvature at all, which then has no part."""
+        return damped_inverse(self.damping)(values).sqrt()
 
     def _ridge(self, values: Tensor) -> Tensor:
-        return (self.damping * values.mean()).expand_as(values)
+        """Eigenvalues of S damping D S; 1 where a block has no curvature, to keep it regular."""
+        inverse = damped_inverse(self.damping)(values)
+        return torch.where(inverse > 0, self.damping * values.mean() * inverse, 1.0)
 
     def _state(self, residual: float, iterations: int) -> None:
         self.findings_ = {
@@ -207,5 +213,36 @@ def _gradients(
     )  # fmt: skip
 
 
-def _dots(left: Tensor, right: Tensor) -> Tensor:
-    return (left.double() * right.double()).sum(1)
+def block_conjugate_gradients(
+    system: Callable[[Tensor], Tensor], aim: Tensor, tolerance: float, most: int
+) -> tuple[Tensor, int]:
+    """Solution of system(X) = aim for all columns of aim, shape (width, n), and the iterations.
+
+    The residual is Q C with Q orthonormal, so that equal or dependent columns do no harm.
+
+    Reference: Dubrulle, "Retooling the Method of Block Conjugate Gradients", 2001, algorithm
+    BCGrQ.
+
+    Args:
+        system: A symmetric positive definite map of columns.
+        aim: Right sides.
+        tolerance: Length of every column's residual, relative to the column, at which to stop.
+        most: Iterations at most.
+    """
+    basis, left = torch.linalg.qr(aim)
+    along, solution = basis, torch.zeros_like(aim)
+    for iteration in range(most):
+        if not (_lengths_to(left, aim) > tolerance).any():
+            return solution, iteration
+        product = system(along)
+        inverse = torch.linalg.pinv(along.T @ product, hermitian=True)
+        solution = solution + along @ (inverse @ left)
+        basis, turn = torch.linalg.qr(basis - product @ inverse)
+        left = turn @ left
+        along = basis + along @ turn.T
+    return solution, most
+
+
+def _lengths_to(vectors: Tensor, aim: Tensor) -> Tensor:
+    """Lengths of columns relative to those of `aim`."""
+    return vectors.norm(dim=0) / aim.norm(dim=0).clamp_min(torch.finfo(aim.dtype).tiny)

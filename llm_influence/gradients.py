@@ -11,6 +11,7 @@ recomputes them as well.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -70,7 +71,15 @@ def still(model: nn.Module) -> Iterator[None]:
     """Parameters frozen and dropout off; as before on leaving. Checkpointing stays on.
 
     Parameters spread by `fully_shard` cannot be frozen for a while: their gradients are put aside.
+
+    Raises:
+        InputError: Gradients cannot be had in `torch.inference_mode`.
     """
+    if torch.is_inference_mode_enabled() or any(p.is_inference() for p in model.parameters()):
+        raise InputError(
+            "Expected ordinary tensors, of which gradients can be taken, got a call or a model "
+            "made inside torch.inference_mode(); use torch.no_grad() there, or nothing."
+        )
     sharded = is_sharded(model)
     aside = [(p, p.grad) for p in model.parameters()] if sharded else []
     trained = [] if sharded else [p for p in model.parameters() if p.requires_grad]
@@ -190,7 +199,9 @@ class Gradients:
         self._still.__enter__()
         modules = dict(self._model.named_modules())
         self._hooks = [
-            modules[layer.module].register_forward_hook(self._forward_hook(layer), with_kwargs=True)
+            modules[layer.module].register_forward_hook(
+                partial(self._forward, layer), with_kwargs=True
+            )
             for layer in self._layers
         ]
         return self
@@ -212,17 +223,27 @@ class Gradients:
         self, loss: Loss, batch: Any, n_examples: int
     ) -> tuple[Tensor, dict[str, list[Sides]]]:
         """Losses, shape (n_examples,), and the reduced sides of every block that was used."""
+        self._check_alone()
         found = self.watch(n_examples)
         with precision(self._model, self._autocast):
             losses = loss(self._model, batch)
-        if losses.shape != (n_examples,):
+        shape = tuple(losses.shape) if isinstance(losses, Tensor) else None
+        if shape != (n_examples,):
+            got = f"a {type(losses).__name__}" if shape is None else f"shape {shape}"
             raise InputError(
                 f"loss(model, batch) must give one loss for each example, shape ({n_examples},), "
-                f"got shape {tuple(losses.shape)}; take the mean within each example only."
+                f"got {got}; take the mean within each example only."
             )
         if losses.requires_grad:
             losses.sum().backward()
         self.watch(0)
+        if not found:
+            raise InputError(
+                "Expected the loss to depend on the layers whose gradients are taken, but no "
+                "gradient reached one: the loss is cut off from the model (detach, no_grad), or "
+                "the adapter that was traced is disabled, merged, or not the active one. Ask with "
+                "the model as it was traced."
+            )
         return losses.detach(), found
 
     @contextmanager
@@ -235,34 +256,52 @@ class Gradients:
     ) -> tuple[Tensor, Tensor]:
         """Losses and projected gradients, shape (n_examples, width)."""
         losses, found = self.sides(loss, batch, n_examples)
-        return losses, projected(found, bound, transform, n_examples, losses)
+        like = next(self._model.parameters())
+        return losses, projected(found, bound, transform, n_examples, like)
 
-    def _forward_hook(self, layer: Layer) -> Callable[[nn.Module, Any, Any, Any], Any]:
-        def hook(module: nn.Module, args: Any, named: Any, output: Tensor) -> Tensor | None:
-            if not torch.is_grad_enabled() or not self._n_examples:
-                return None
-            self._check_axis(layer, output)
-            started = not output.requires_grad
-            if started:  # nothing before it needs a gradient: the backward pass ends here
-                output.requires_grad_(True)
-            watched = output
-            if layer.broadcast:
-                watched = output.reshape(-1, *output.shape[-2:])
-                watched = watched.expand(self._n_examples, *output.shape[-2:])
-            elif layer.changed:  # a view that is changed forgets the hooks it had
-                watched = output.clone()
-            # The marker is a leaf, so that the hook does not keep its own graph alive.
-            kept: Any = _Kept.apply(self._marker, layer.kind.input(args, named).detach())
-            node = kept.grad_fn
+    def _check_alone(self) -> None:
+        """Refuses a pass that others would take for the one they watch."""
+        first = self._model.get_submodule(self._layers[0].module)
+        for hook in first._forward_hooks.values():
+            other = getattr(getattr(hook, "func", None), "__self__", None)
+            if isinstance(other, Gradients) and other is not self and other._n_examples:
+                raise InputError(
+                    "Expected passes of your own only while they are watched, got another question "
+                    "inside `with estimator.trace(model)`, or inside a training step whose rows "
+                    "are collected; ask after it."
+                )
 
-            def receive(gradient: Tensor) -> None:
-                (inputs,) = node.saved_tensors
-                self._receive(layer, inputs, gradient)
+    def _forward(
+        self, layer: Layer, module: nn.Module, args: Any, named: Any, output: Tensor
+    ) -> Tensor | None:
+        if not torch.is_grad_enabled() or not self._n_examples:
+            return None
+        self._check_axis(layer, output)
+        started = not output.requires_grad
+        if started:  # nothing before it needs a gradient: the backward pass ends here
+            output.requires_grad_(True)
+        watched = output
+        if layer.broadcast:
+            watched = output.reshape(-1, *output.shape[-2:])
+            watched = watched.expand(self._n_examples, *output.shape[-2:])
+        elif layer.changed:  # a view that is changed forgets the hooks it had
+            watched = output.clone()
+        # The marker is a leaf, so that the hook does not keep its own graph alive.
+        kept: Any = _Kept.apply(self._marker, layer.kind.input(args, named).detach())
+        node, found = kept.grad_fn, self._sides
 
-            watched.register_hook(receive)
-            return watched
+        def receive(gradient: Tensor) -> None:
+            if found is not self._sides:
+                raise InputError(
+                    "Expected each backward pass to follow its own forward pass, got one through a "
+                    "pass that is over: call backward() inside `with estimator.trace(model)`; a "
+                    "model that keeps tensors from call to call cannot be asked."
+                )
+            (inputs,) = node.saved_tensors
+            self._receive(layer, inputs, gradient)
 
-        return hook
+        watched.register_hook(receive)
+        return watched
 
     def _check_axis(self, layer: Layer, output: Tensor) -> None:
         """Refuses rows that are neither examples nor all tokens of all examples."""
@@ -302,7 +341,10 @@ def projected(
     n_examples: int,
     like: Tensor,
 ) -> Tensor:
-    """Rows of sides: reduced ones without a transform, whole ones with one."""
+    """Rows of sides: reduced ones without a transform, whole ones with one.
+
+    In float64 where `like`, a parameter, is: those of the losses may be of another number type.
+    """
     dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
     out = torch.zeros(n_examples, bound.width, dtype=dtype, device=like.device)
     with torch.no_grad():

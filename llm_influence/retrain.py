@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from influence.change import Change, removed_weight
-from influence.errors import RetrainingError
-from influence.run import fingerprint
+from influence.errors import InputError, RetrainingError
+from influence.run import fingerprint, name_of
 from llm_influence.examples import Examples
-from llm_influence.run import CheckpointRun, name_of
+from llm_influence.run import CheckpointRun
 
 # (model, examples, weights of shape (n_train,)) -> the trained model
 Train = Callable[[nn.Module, Examples, NDArray[np.float64]], nn.Module]
@@ -28,6 +28,7 @@ class Retrainer:
         train: The recipe.
         asked: The queries.
         recipe: What the recipe is, for the fingerprint.
+        base: Loss of each query after training with all weights 1, shape (n_queries,).
         fingerprint: Hash of the run, the queries and `recipe`.
     """
 
@@ -35,8 +36,8 @@ class Retrainer:
     train: Train
     asked: Examples
     recipe: str
+    base: NDArray[np.float64]
     fingerprint: str = field(init=False)
-    _unchanged: list[NDArray[np.float64]] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         content = self.asked.content(slice(0, self.asked.n_queries))
@@ -49,7 +50,12 @@ class Retrainer:
 
     def losses(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
         """Loss of each query after training with these weights, shape (n_queries,)."""
-        trained = self.train(copy.deepcopy(self.run.model), self.run.examples, weights)
+        trained: Any = self.train(copy.deepcopy(self.run.model), self.run.examples, weights)
+        if not isinstance(trained, nn.Module):
+            raise InputError(
+                "Expected a recipe that returns the trained model, got a "
+                f"{type(trained).__name__}; end it with `return model`."
+            )
         losses = self.run.losses_of(trained, self.asked)
         if not np.isfinite(losses).all():
             raise RetrainingError(
@@ -60,13 +66,13 @@ class Retrainer:
     def __call__(self, change: Change) -> NDArray[np.float64]:
         """Change of each query's loss against training with all weights 1, shape (n_queries,)."""
         weights = 1.0 - removed_weight(change, self.n_train)
-        if not self._unchanged:
-            self._unchanged.append(self.losses(np.ones(self.n_train)))
-        return self.losses(weights) - self._unchanged[0]
+        return self.losses(weights) - self.base
 
 
 def retrainer(run: CheckpointRun, train: Train, queries: Any, recipe: str = "") -> Retrainer:
     """What changes really do: a function from a change to the effect on each query's loss.
+
+    Cost: one training here, with all weights 1, and one for each change.
 
     Args:
         run: A run made by `trace`.
@@ -79,6 +85,9 @@ def retrainer(run: CheckpointRun, train: Train, queries: Any, recipe: str = "") 
             cache of retrainings goes by. Default: the function's name.
 
     Raises:
-        RetrainingError: (when called) The recipe diverged.
+        RetrainingError: The recipe diverged.
+        InputError: The recipe does not return a model.
     """
-    return Retrainer(run, train, run.queries(queries), recipe or name_of(train))
+    asked = run.queries(queries)
+    unchanged = Retrainer(run, train, asked, recipe or name_of(train), np.zeros(asked.n_queries))
+    return replace(unchanged, base=unchanged.losses(np.ones(run.n_train)))

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from influence.errors import InputError
 from influence.progress import track
-from influence.run import blocks
+from influence.run import blocks, name_of
 from llm_influence.examples import Examples
 from llm_influence.gradients import (
     Gradients,
@@ -33,7 +33,7 @@ from llm_influence.gradients import (
 )
 from llm_influence.layers import Sides
 from llm_influence.projection import Bound, Projection
-from llm_influence.run import CheckpointRun, name_of
+from llm_influence.run import CheckpointRun
 from llm_influence.sharded import by_turns, is_sharded
 from llm_influence.store import Plan, Store
 from llm_influence.store_at import StoreAt
@@ -142,13 +142,14 @@ class RowMap:
         ):
             batch = self.run.batch(example, [0])
             losses, found = gradients.sides(self.output or self.run.loss, batch, 1)
-        _check_finite(losses, example, [0])
+        n_tokens = int(example.lengths[0])
+        _check_finite(losses, "losses", example, [0])
+        _check_by_token(found, n_tokens)
         by_token = {
             block: [reduce(block, tokens_as_examples(sides)) for sides in parts]
             for block, parts in found.items()
         }
-        n_tokens = int(example.lengths[0])
-        return projected(by_token, self.bound, transform, n_tokens, losses)
+        return projected(by_token, self.bound, transform, n_tokens, next(model.parameters()))
 
     @contextmanager
     def watching(self, checkpoint: int) -> Iterator[Callable[[], Tensor]]:
@@ -157,14 +158,14 @@ class RowMap:
         Raises:
             InputError: No backward pass was seen.
         """
-        model = self.run.model
         transform = self.transforms(checkpoint)
         layers, reduce = self.run.coverage.layers, self._reduce(transform)
-        like = torch.zeros(1, dtype=next(model.parameters()).dtype, device=self.run.device)
         with (
+            self.run.at(checkpoint) as model,
             Gradients(model, layers, reduce, self.run.autocast) as gradients,
             gradients.watching() as found,
         ):
+            like = next(model.parameters())
             yield lambda: projected(found, self.bound, transform, 1, like)
         if not found:
             raise InputError("Expected a forward and a backward pass inside the `with` block.")
@@ -179,7 +180,8 @@ class RowMap:
             batch = self.run.batch(examples, rows)
             loss = self.output or self.run.loss
             losses, values = gradients.rows(loss, batch, len(rows), self.bound, transform)
-            _check_finite(losses, examples, rows)
+            _check_finite(losses, "losses", examples, rows)
+            _check_finite(values.abs().sum(1), "gradients", examples, rows)
             return values
 
         out: Tensor | None = None
@@ -295,15 +297,28 @@ def _as_they_are(block: str, sides: Sides) -> Sides:
     return sides
 
 
-def _check_finite(losses: Tensor, examples: Examples, rows: Any) -> None:
-    if torch.isfinite(losses).all():
+def _check_finite(values: Tensor, what: str, examples: Examples, rows: Any) -> None:
+    if torch.isfinite(values).all():
         return
-    first = int(torch.nonzero(~torch.isfinite(losses))[0])
+    first = int(torch.nonzero(~torch.isfinite(values))[0])
     row = int(rows[first])
     raise InputError(
-        f"Expected finite losses, got {float(losses[first])} for example {examples.index[row]!r} "
+        f"Expected finite {what}, got {float(values[first])} for example {examples.index[row]!r} "
         f"(position {row} of {examples.n_queries}); leave it out, or train in another number type."
     )
+
+
+def _check_by_token(found: Mapping[str, list[Sides]], n_tokens: int) -> None:
+    """Refuses gradients that do not come one by one from the tokens of one example."""
+    for block, parts in found.items():
+        for sides in parts:
+            if sides[0].shape[1] != n_tokens:
+                raise InputError(
+                    f"Expected layers that see all {n_tokens} tokens of an example, but that of "
+                    f"{block} sees {sides[0].shape[1]} (a pooled text, or examples of a loss of "
+                    "your own, whose tokens are not known): its gradient is no sum over tokens. "
+                    "Trace with modules= of the layers before it."
+                )
 
 
 def ranks() -> tuple[int, int]:

@@ -1,6 +1,6 @@
 """`CheckpointRun`: a network, the examples it was trained on, and moments of its training."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,12 +14,19 @@ from torch import nn
 
 from influence.checks import check_whole
 from influence.errors import InputError
-from influence.run import fingerprint
-from llm_influence.checkpoints import Checkpoint, as_checkpoints, fingerprint_of, loaded
+from influence.run import fingerprint, name_of
+from llm_influence.checkpoints import (
+    Checkpoint,
+    as_checkpoints,
+    fingerprint_of,
+    loaded,
+    sums_of,
+)
 from llm_influence.coverage import Coverage, Probe, cover, moved, names_of
 from llm_influence.examples import Examples, as_examples
 from llm_influence.gradients import Loss, precision, still
 from llm_influence.losses import default_loss
+from llm_influence.model_checks import check_examples, check_model, padding_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +43,7 @@ class CheckpointRun:
         device: Where the passes run.
         autocast: Number type of the forward pass, None for the model's own.
         stated: Facts for the provenance.
+        sums: Of the model's tensors when it was traced (`checkpoints.sums_of`).
     """
 
     model: nn.Module
@@ -47,6 +55,7 @@ class CheckpointRun:
     device: torch.device
     autocast: torch.dtype | None
     stated: Mapping[str, str | float]
+    sums: Mapping[str, int]
 
     @property
     def n_train(self) -> int:
@@ -84,7 +93,7 @@ class CheckpointRun:
             )
         encode = getattr(self.examples, "encoder", None)
         asked = as_examples(data[0], pad=padding_of(self.model), encode=encode)
-        check_lengths(self.model, asked)
+        check_examples(self.model, self.loss, asked)
         return asked
 
     def train_queries(self) -> Examples:
@@ -106,8 +115,12 @@ class CheckpointRun:
 
     @contextmanager
     def at(self, checkpoint: int) -> Iterator[nn.Module]:
-        """The model with the weights of a checkpoint; its own are back on leaving."""
-        with loaded(self.model, self.checkpoints[checkpoint]):
+        """The model with the weights of a checkpoint; its own are back on leaving.
+
+        Raises:
+            InputError: Weights that the checkpoint leaves as they are have changed since `trace`.
+        """
+        with loaded(self.model, self.checkpoints[checkpoint], self.sums):
             yield self.model
 
     def batch(self, examples: Examples, rows: ArrayLike) -> Any:
@@ -152,18 +165,24 @@ def trace(
         batch_size: Examples in one pass; no value depends on it.
         device: Moves the model there. Default: where it is.
         dtype: Number type of the forward pass (autocast), e.g. "bfloat16".
-        modules: Patterns of the names of modules whose gradients are taken.
+        modules: Patterns of the names of modules whose gradients are taken. Of tied weights all
+            modules must be named: a part of their gradient is refused.
+
+    The weights must stay as they are while the run is used, unless `checkpoints` holds copies of
+    them: a changed model is refused when it is asked.
 
     Raises:
         InputError: Examples, loss or checkpoints do not fit; the message says which.
-        UnsupportedModelError: No loss is known for the model, or no layer of it is covered.
+        UnsupportedModelError: No loss is known for the model, no layer of it is covered, or it is
+            compiled or wrapped by DataParallel.
     """
     check_whole("batch_size", batch_size, least=1)
+    check_model(model)
     examples = as_examples(dataset, pad=padding_of(model))
-    check_lengths(model, examples)
     chosen = default_loss(model) if loss is None else loss
+    check_examples(model, chosen, examples)
     if device is not None:
-        model.to(device)
+        _move(model, device)
     place = next(model.parameters()).device
     autocast = _number_type(dtype)
     coverage = cover(Probe(model, chosen, examples, place, autocast), modules)
@@ -177,34 +196,19 @@ def trace(
     if coverage.uncovered:
         stated["uncovered_because"] = "; ".join(names_of(coverage.uncovered))
     return CheckpointRun(
-        model, examples, chosen, moments, coverage, int(batch_size), place, autocast, stated
-    )
+        model, examples, chosen, moments, coverage, int(batch_size), place, autocast, stated,
+        sums_of(model),
+    )  # fmt: skip
 
 
-def name_of(function: Callable[..., Any]) -> str:
-    """A function by the name it is imported with."""
-    own = getattr(function, "__qualname__", type(function).__qualname__)
-    return f"{getattr(function, '__module__', '?')}.{own}"
-
-
-def padding_of(model: nn.Module) -> int:
-    """The token a model takes for padding, 0 if it names none."""
-    token = getattr(getattr(model, "config", None), "pad_token_id", None)
-    return int(token) if isinstance(token, int) and token >= 0 else 0
-
-
-def check_lengths(model: nn.Module, examples: Examples) -> None:
-    """Refuses examples longer than the model's positions."""
-    most = getattr(getattr(model, "config", None), "max_position_embeddings", None)
-    if not isinstance(most, int) or not examples.n_queries:
-        return
-    longest = int(examples.lengths.argmax())
-    if examples.lengths[longest] > most:
+def _move(model: nn.Module, device: torch.device | str) -> None:
+    try:
+        model.to(device)
+    except (RuntimeError, AssertionError) as error:
         raise InputError(
-            f"Expected examples of at most {most} tokens, the positions this model has, but "
-            f"{int((examples.lengths > most).sum())} are longer, the longest (example {longest}) "
-            f"has {int(examples.lengths[longest])}; encode with max_length={most}."
-        )
+            f'Expected a device that torch has here, e.g. "cpu" or "cuda:0", got {device!r}: '
+            f"{error}"
+        ) from error
 
 
 def _number_type(dtype: torch.dtype | str | None) -> torch.dtype | None:

@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from influence.errors import InputError
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class TokenInfluence:
@@ -33,10 +35,13 @@ class TokenInfluence:
         Args:
             side: "train" or "query".
         """
-        parts = self.of_train if side == "train" else self.of_query
+        if side not in ("train", "query"):
+            raise InputError(f'side must be "train" or "query", got {side!r}.')
+        parts = [np.empty(0), *(self.of_train if side == "train" else self.of_query)]
+        counts = [len(part) for part in parts[1:]]
         return pd.DataFrame(
             {
-                "train": np.repeat(self.train_index.to_numpy(), [len(part) for part in parts]),
+                "train": np.repeat(self.train_index.to_numpy(), counts),
                 "token": np.concatenate([np.arange(len(part)) for part in parts]),
                 "influence": np.concatenate(parts),
             }

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 from torch import Tensor
 
 from influence.errors import InputError
@@ -67,8 +68,8 @@ class TracIn(ByRows):
         if metric not in ("identity", "adam"):
             raise InputError(f'metric must be "identity" or "adam", got {metric!r}.')
         for name, value in (("whiten", whiten), ("eps", eps)):
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if value is not None and not (number and value > 0):
+            number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+            if value is not None and not (number and 0 < value < np.inf):
                 raise InputError(f"{name} must be a number above 0 or None, got {value!r}.")
         self.projection = projection
         self.normalise = normalise

@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from influence.errors import InputError, UnsupportedModelError
+from influence.run import name_of
 from llm_influence import losses
 from llm_influence.by_rows import ByRows, Side, Step
 from llm_influence.gradients import Loss
 from llm_influence.projection import Identity, Kronecker, Projection
 from llm_influence.rows import RowMap, training_rows
-from llm_influence.run import CheckpointRun, name_of
+from llm_influence.run import CheckpointRun
 from llm_influence.whitening import whitener
 
 
