@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from llm_influence.command_input import Given
     from llm_influence.store import Store
 
+EXAMPLE = (
+    "--model, --data and --store are needed: influence llm build --model DIR --data train.jsonl "
+    "--store DIR. A build that was cut, or data with new lines at its end: the same command again. "
+    "Then ask: influence llm query --store DIR --queries asked.jsonl."
+)
 ANYWAY = ("store", "device")  # may be given with --replay
 
 
@@ -32,13 +37,14 @@ class Build:
     help = "keep the gradients of all training examples of a language model in a folder"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.epilog = EXAMPLE
         add = parser.add_argument
         add("--model", metavar="DIR", help="folder of save_pretrained: a causal language model, a "
             "sequence classifier, or a PEFT adapter; with its tokenizer")  # fmt: skip
         add("--data", metavar="FILE", help="training examples: .jsonl, .json, .csv or .parquet of "
-            "text, prompt and completion, messages, or input_ids")  # fmt: skip
-        add("--store", metavar="DIR", help="where to keep them; an unfinished store is gone on "
-            "with")  # fmt: skip
+            "text, prompt and completion, question and answer, messages, or input_ids")  # fmt: skip
+        add("--store", metavar="DIR", help="where to keep the gradients; what is there already "
+            "is not computed again")  # fmt: skip
         add("--replay", metavar="FILE", help=f"build again with the settings in an {RECORD}; "
             "--store and --device may be given beside it")  # fmt: skip
         add("--id", metavar="KEY", help="key that names the examples (default: their position, "
@@ -52,11 +58,12 @@ class Build:
 
     def _add_method(self, parser: argparse.ArgumentParser) -> None:
         add = parser.add_argument
-        add("--method", choices=list(METHODS), help="default: tracin")
+        add("--method", choices=list(METHODS), help="default: tracin, the sum over checkpoints of "
+            "rate x inner product of gradients")  # fmt: skip
         add("--p", type=int, metavar="P", help="size of the projection's sides: P x P numbers for "
             "each layer (default: 16)")  # fmt: skip
-        add("--metric", choices=["identity", "adam"], help="default: identity; adam needs "
-            "checkpoints with the optimizer's state")  # fmt: skip
+        add("--metric", choices=["identity", "adam"], help="adam: for training with Adam, steps as "
+            "it made them; needs checkpoints with its state (default: identity)")  # fmt: skip
         add("--normalise", choices=["unit"], help="divide gradients by their length")
         add("--whiten", type=float, metavar="DAMPING", help="whiten by the training gradients' "
             "second moment; 1 is a good choice")  # fmt: skip

@@ -66,7 +66,8 @@ class BuildRecord:
 
     def text(self) -> str:
         """The content of the file."""
-        return json.dumps({"format": FORMAT, **asdict(self)}, indent=2) + "\n"
+        content = {"format": FORMAT, **asdict(self)}
+        return json.dumps({**content, "checksum": _checksum(content)}, indent=2) + "\n"
 
     def located(self) -> BuildSettings:
         """The settings with paths that exist: the absolute ones, or those as given from here."""
@@ -98,8 +99,11 @@ def read_record(path: Path) -> BuildRecord:
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        version = found.pop("format")
+        version, checksum = found["format"], found.pop("checksum", None)
         if version == FORMAT:
+            if checksum != _checksum(found):
+                raise ValueError("its checksum is wrong")
+            del found["format"]
             settings = found.pop("settings")
             known = {field.name for field in fields(BuildSettings)}
             if settings.keys() != known:
@@ -137,9 +141,16 @@ def check_fingerprint(record: BuildRecord, found: Mapping[str, Any]) -> None:
     if found["examples"] != built["examples"]:
         raise InputError(
             f"{record.absolute['data']} holds other training examples than the store was built "
-            f"from (or the tokenizer in {record.absolute['model']} changed); restore it, or build "
-            "another store."
+            f"from (or the tokenizer in {record.absolute['model']} changed). If new ones were "
+            "added at its end, run the same build again, it appends them; else restore the file, "
+            "or build another store."
         )
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    from influence.run import fingerprint
+
+    return fingerprint(json.dumps(content, sort_keys=True))
 
 
 def _existing(given: str, absolute: str) -> str:

@@ -108,5 +108,8 @@ def _laid_out(
             add_generation_prompt=add_generation_prompt,
             return_assistant_tokens_mask=return_assistant_tokens_mask,
         )
-    except TemplateError as error:
-        raise InputError(f"The chat template refuses record {i}: {error}.") from error
+    except (TemplateError, TypeError, ValueError) as error:  # templates add and cut contents
+        raise InputError(
+            f"The chat template refuses record {i}: {error}. Give each message's content as this "
+            "template takes it, mostly a text."
+        ) from error

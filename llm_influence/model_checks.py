@@ -10,7 +10,7 @@ from influence.errors import InputError, UnsupportedModelError
 from llm_influence.examples import Examples, TokenExamples
 from llm_influence.gradients import Loss
 from llm_influence.losses import causal_lm, causal_lm_sum, classification, regression
-from llm_influence.tokens import IGNORED, named
+from llm_influence.tokens import named
 
 
 def check_model(model: nn.Module) -> None:
@@ -51,12 +51,14 @@ def check_examples(model: nn.Module, loss: Loss, examples: Examples) -> None:
         return
     n_words = _rows_of(model, "get_input_embeddings")
     if n_words is not None:
-        wrong = "use the tokenizer of this model, or resize its embeddings"
-        _check_below(examples, "input_ids", n_words, wrong)
+        known: Any = getattr(model, "config", None)
+        _check_below(examples, "input_ids", n_words, "the model's tokens")
+        n_types = int(getattr(known, "type_vocab_size", n_words))
+        _check_below(examples, "token_type_ids", n_types, "the model's token types")
     if loss in (causal_lm, causal_lm_sum):
         n_outputs = _rows_of(model, "get_output_embeddings") or n_words
-        if n_outputs is not None and "labels" in examples.per_token:
-            _check_below(examples, "labels", n_outputs, "labels are token ids, or -100")
+        if n_outputs is not None:
+            _check_below(examples, "labels", n_outputs, "the model's tokens")
     elif loss in (classification, regression):
         _check_labels(model, loss, examples)
 
@@ -74,13 +76,15 @@ def _check_positions(model: nn.Module, examples: Examples) -> None:
         )
 
 
-def _check_below(examples: TokenExamples, key: str, most: int, todo: str) -> None:
-    values = examples.per_token[key]
-    if values.max(initial=0) < most:
-        return
-    above = np.concatenate(([0], np.cumsum(values >= most)))
-    ends = examples.starts + examples.lengths
-    _refuse(examples, above[ends] > above[examples.starts], f"{key} below {most}", todo)
+def _check_below(examples: TokenExamples, name: str, n: int, what: str) -> None:
+    found = examples.first_outside(name, n)
+    if found is not None:
+        row, value = found
+        raise InputError(
+            f"Expected {name} to be whole numbers below {n} ({what} are 0 to {n - 1}); "
+            f"{named(np.array([row]), examples.index)} {value:.10g}. Use the tokenizer and the "
+            "labels of the model's training."
+        )
 
 
 def _check_labels(model: nn.Module, loss: Loss, examples: TokenExamples) -> None:
@@ -94,10 +98,8 @@ def _check_labels(model: nn.Module, loss: Loss, examples: TokenExamples) -> None
         _refuse(examples, ~np.isfinite(labels), "a finite number as label", "leave them out")
         return
     n_classes = getattr(getattr(model, "config", None), "num_labels", None)
-    most = n_classes if isinstance(n_classes, int) else np.inf
-    bad = (labels < 0) | (labels >= most) | (labels != np.round(labels))
-    ignored = f"({IGNORED} too is none)" if (labels == IGNORED).any() else ""
-    _refuse(examples, bad, f"a class from 0 to {most - 1} as label {ignored}", "relabel them")
+    if isinstance(n_classes, int):
+        _check_below(examples, "labels", n_classes, "the model's classes")
 
 
 def _refuse(examples: TokenExamples, bad: NDArray[np.bool_], expected: str, todo: str) -> None:

@@ -67,11 +67,18 @@ def _whole(path: Path, stated: dict[str, Any], initialised: tuple[str, ...]) -> 
         )
     try:
         found: Any = kind.from_pretrained(
-            path, local_files_only=True, trust_remote_code=False, output_loading_info=True
-        )
+            path, local_files_only=True, trust_remote_code=False, output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are named below
+        )  # fmt: skip
     except Exception as error:  # whatever the libraries meet in damaged files
         raise StorageError(f"The model in {path} cannot be loaded: {_line(error)}") from error
     model, report = found
+    if report["mismatched_keys"]:
+        name, saved, wanted = sorted(report["mismatched_keys"])[0]
+        raise StorageError(
+            f"The weights in {path} are not of the model in its config.json: {name} has the shape "
+            f"{tuple(saved)}, expected {tuple(wanted)}; save model and config together again."
+        )
     missing = [n for n in report["missing_keys"] if not any(part in n for part in initialised)]
     if missing:
         raise StorageError(

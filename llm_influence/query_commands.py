@@ -7,6 +7,7 @@ import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from influence.errors import InputError
@@ -22,7 +23,13 @@ if TYPE_CHECKING:
     from llm_influence.examples import Examples
     from llm_influence.store import Store
 
-SHOWN_TEXT = 80  # characters
+EXAMPLE = (
+    "A query is an example whose loss is explained: what the model said, as a record with the "
+    "answer in it. Helpful examples are those whose absence would raise that loss (influence above "
+    "0), harmful ones would lower it. Values are on no scale unless the model was built with rates."
+)
+WIDTH = 100  # characters of a line
+SHOWN_TEXT = 70  # characters
 SHOWN_TOKENS = 5
 
 
@@ -32,6 +39,7 @@ class Query:
     help = "rank the training examples behind what a language model says"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.epilog = EXAMPLE
         add = parser.add_argument
         add("--store", required=True, metavar="DIR", help="what `influence llm build` made")
         add("--queries", required=True, metavar="FILE", help="examples to explain, of the kinds "
@@ -61,7 +69,7 @@ class Query:
         for text, _ in parts:
             print(text)
         top = asked.top
-        print(f"{top.provenance.summary()}\nsign: {top.provenance.sign}")
+        print(_about(asked))
         if args.out is not None:
             written = write_results(args.out, top, asked.facts)
             if args.tokens:
@@ -95,7 +103,7 @@ class _Asked:
         lines, frames = [f"query {label} (loss {facts['loss']:.4g}): {facts['text']}"], []
         for side, sign in (("helpful", 1.0), ("harmful", -1.0)):
             ranked = list(self._ranked(query, k, sign))
-            lines.append(f"{'':>4} {'influence':>13}  {side} example")
+            lines.append(f"{'':>4} {'influence':>13}  {side} example{'' if ranked else ': none'}")
             acting = self._tokens(query, [row for row, _ in ranked]) if tokens and ranked else []
             for rank, (row, influence) in enumerate(ranked, 1):
                 text = short(self.given, self.given.run.examples, row)
@@ -138,9 +146,25 @@ class _Asked:
 
 
 def short(given: "Given", examples: "Examples", row: int) -> str:
-    """The beginning of an example's text, on one line."""
+    """The beginning of an example's text, on one line that a terminal can show."""
     text = " ".join(given.text(_ids(examples, row)[:SHOWN_TEXT], special=False).split())
+    text = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
     return text if len(text) <= SHOWN_TEXT else text[: SHOWN_TEXT - 3] + "..."
+
+
+def _about(asked: _Asked) -> str:
+    """What the values are, and what was cut."""
+    stated = asked.top.provenance
+    lines = [
+        *wrap(stated.summary(), WIDTH),
+        "helpful, positive: leaving the example out raises the query's loss; harmful, negative: "
+        "lowers it",
+    ]
+    n_cut = int(asked.queries.facts.get("truncated", 0))
+    if n_cut:
+        length = asked.given.settings.max_length
+        lines.append(f"truncated: {n_cut:,} of the queries, at {length} tokens")
+    return "\n".join(lines)
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -176,7 +200,7 @@ def _ask(args: argparse.Namespace, record: BuildRecord) -> _Asked:
     if args.rerank is not None:
         from llm_influence.rerank import reranked
 
-        top = reranked(estimator, top, queries, args.top)
+        top = reranked(estimator, top, queries, min(args.top, given.run.n_train))
     stated = {**top.provenance.run, "store_dtype": settings.store_dtype}
     top = replace(top, provenance=replace(top.provenance, run=stated))
     texts = [short(given, queries, query) for query in range(queries.n_queries)]

@@ -45,8 +45,14 @@ def read_records(path: str, id_key: str | None = None) -> pd.DataFrame:
 def _read_json(path: str) -> tuple[list[str], list[Any]]:
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise StorageError(f"{path} cannot be read: {error}.") from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise InputError(
+            f"{path}, line {line}: expected UTF-8, got the byte {error.object[error.start]:#04x} "
+            f"({error.reason}); save the file as UTF-8."
+        ) from error
     if path.endswith(".jsonl"):
         lines = [(n, line) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
         return [f"line {n}" for n, _ in lines], [_parsed(path, line, n) for n, line in lines]
@@ -58,10 +64,15 @@ def _read_json(path: str) -> tuple[list[str], list[Any]]:
 
 def _parsed(path: str, text: str, line: int) -> Any:
     try:
-        return json.loads(text)
-    except ValueError as error:
+        found = json.loads(text)
+        if "\\u" in text:  # half of a surrogate pair is JSON, but no text
+            json.dumps(found, ensure_ascii=False).encode()
+        return found
+    except (ValueError, RecursionError) as error:
         place = f"line {line + getattr(error, 'lineno', 1) - 1}"
-        why = f"{getattr(error, 'msg', error)} at column {getattr(error, 'colno', '?')}"
+        why = str(error)
+        if isinstance(error, json.JSONDecodeError):
+            why = f"{error.msg} at column {error.colno}"
         raise InputError(f"{path}, {place}: expected JSON, got {text[:40]!r} ({why}).") from error
 
 

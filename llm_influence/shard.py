@@ -18,6 +18,7 @@ import re
 import secrets
 import socket
 import zlib
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal, Self
@@ -165,11 +166,12 @@ def is_part(name: str) -> bool:
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Removes incomplete files whose writer, a process of this host, is gone."""
+    """Removes incomplete files whose writer, a process of this host, is gone, where it may."""
     for path in folder.iterdir() if folder.is_dir() else ():
         found = _PART.fullmatch(path.name)
         if found and found["host"] == socket.gethostname() and _is_gone(int(found["pid"])):
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # a finished store may be read-only
+                path.unlink()
 
 
 def _is_gone(pid: int) -> bool:

@@ -177,7 +177,7 @@ class Store:
         """Records the checksums of all shards, after which the store can be read.
 
         Called by one process, after all have written their shards; what others have written is
-        read and checked.
+        read and checked. Where the manifest says so already, nothing is written.
 
         Raises:
             StorageError: Shards are missing.
@@ -191,8 +191,10 @@ class Store:
         if self._checksums.keys() != self._places:
             raise StorageError(f"The store {self.path} is not finished: {self._how_to_go_on()}")
         listed = {self._name(place): self._checksums[place] for place in sorted(self._places)}
+        whole = {**self.plan_header, "shards": listed}
         with _as_storage_error(f"finish the store {self.path}"):
-            write_manifest(self.path, {**self.plan_header, "shards": listed})
+            if read_manifest(self.path) != whole:
+                write_manifest(self.path, whole)
 
     def blocks(
         self, checkpoint: int, rows: slice | None = None

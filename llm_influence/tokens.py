@@ -136,6 +136,27 @@ class TokenExamples:
         ids, ends = self.per_token["input_ids"], self.starts + self.lengths
         return [ids[a:b].tolist() for a, b in zip(self.starts, ends, strict=True)]
 
+    def first_outside(self, name: str, n: int) -> tuple[int, float] | None:
+        """The first example with a number of a key that is no whole one of 0 to n - 1, and that.
+
+        Labels per token may be -100, too.
+        """
+        for block in blocks(self.n_queries, HASHED):
+            chosen = self[block]
+            if name in self.per_token:
+                values = self.per_token[name][_positions(chosen.starts, chosen.lengths)]
+                wrong = ~_is_whole(values, n) & ((values != IGNORED) | (name != "labels"))
+                owner = np.repeat(np.arange(chosen.n_queries), chosen.lengths)
+            elif name in self.per_example:
+                values, owner = chosen.per_example[name], np.arange(chosen.n_queries)
+                wrong = ~_is_whole(values, n)
+            else:
+                return None
+            if wrong.any():
+                at = int(wrong.argmax())
+                return block.start + int(owner[at]), float(values[at])
+        return None
+
     def content(self, rows: slice) -> str:
         """Hash of keys and numbers of these examples, wherever they came from."""
         chosen = self[rows]
@@ -257,6 +278,10 @@ def _compact(values: Numbers) -> Numbers:
 def _tensor(values: Numbers) -> torch.Tensor:
     wanted = np.float32 if values.dtype.kind == "f" else np.int64
     return torch.from_numpy(np.ascontiguousarray(values, dtype=wanted))
+
+
+def _is_whole(values: Numbers, n: int) -> NDArray[np.bool_]:
+    return (values >= 0) & (values < n) & (values == np.floor(values))
 
 
 def _counts(flags: NDArray[np.bool_], starts: Positions, lengths: Positions) -> Positions:

@@ -62,7 +62,7 @@ def device_of(device: str | None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         wanted = torch.device(device)
-        torch.empty(1, device=wanted)
+        torch.zeros(1, device=wanted).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(
             f"--device {device} cannot be used here ({str(error).splitlines()[0]}); name another, "

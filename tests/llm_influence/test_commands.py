@@ -327,7 +327,7 @@ MISTAKES = {
     "mixed": ([], '{"text": "a cat"}\n\n{"prompt": "a"}\n', "line 3: expected the keys of"),
     "no object": ([], "3\n", "line 1: expected an object"),
     "number": ([], '{"text": 3}\n', "Expected a text as 'text'"),
-    "token": ([], '{"input_ids": [3, 900]}\n', "Expected input_ids below 290"),
+    "token": ([], '{"input_ids": [3, 900]}\n', "Expected input_ids to be whole numbers below 290"),
     "too long": ([], json.dumps({"input_ids": [3] * 40}), "at most 32 tokens"),
     "id": (["--id", "key"], '{"text": "a cat"}\n', "line 1: expected a text or number as key"),
     "metric": (["--metric", "adam"], '{"text": "a cat"}\n', "--metric adam needs --checkpoints"),

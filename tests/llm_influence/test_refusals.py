@@ -16,8 +16,8 @@ TRAIN, QUERIES = texts(6), texts(2, seed=1)
 @pytest.mark.parametrize(
     ("query", "told"),
     [
-        ({"input_ids": [3, 99]}, "input_ids below 41"),
-        ({"input_ids": [3, 4], "labels": [3, 99]}, "labels below 41"),
+        ({"input_ids": [3, 99]}, "input_ids to be whole numbers below 41"),
+        ({"input_ids": [3, 4], "labels": [3, 99]}, "labels to be whole numbers below 41"),
         ({"input_ids": [3] * 40}, "at most 32 tokens"),
     ],
 )
@@ -32,7 +32,7 @@ def test_tokens_the_model_does_not_have(query, told):
 @pytest.mark.parametrize("label", [3, -100, -1])
 def test_classes_the_model_does_not_have(label):
     wrong = [*labelled(3), {"input_ids": [3, 4], "labels": label}]
-    with pytest.raises(InputError, match=r"class from 0 to 2 as label.*position 3"):
+    with pytest.raises(InputError, match=r"below 3 \(the model.s classes.*position 3"):
         trace(bert(), wrong)
 
 
