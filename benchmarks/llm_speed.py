@@ -11,7 +11,7 @@
 - **Query**: 16 queries against 10,000 rows in a store, their own gradients included. The floor is
   reading the rows once from the page cache.
 
-CPU seconds, the middle of five turns in which the alternatives follow each other. Writes
+CPU seconds, the middle of three turns in which the alternatives follow each other. Writes
 benchmarks/results/llm_speed.json and the table of benchmarks/README.md.
 """
 
@@ -46,7 +46,6 @@ MODELS = {
     "GPT-2 64 wide": ("gpt2", 64, 2, 64),
     "GPT-2 256 wide": ("gpt2", 256, 4, 128),
     "Llama 256 wide": ("llama", 256, 4, 128),
-    "GPT-2 512 wide": ("gpt2", 512, 4, 128),
 }
 
 
@@ -130,7 +129,7 @@ def build_case(name: str, quick: bool, folder: Path) -> dict[str, Any]:
     }
     if find_spec("bergson") is not None:
         alternatives["bergson"] = bergson_pass(run, folder)
-    taken = turns(alternatives, 1 if quick else 5)
+    taken = turns(alternatives, 1 if quick else 3)
     parameters = sum(p.numel() for p in model.parameters())
     result: dict[str, Any] = {
         "model": name, "parameters": parameters, "tokens": tokens,
@@ -164,7 +163,7 @@ def query_case(quick: bool, folder: Path) -> dict[str, Any]:
             "read": read,
             "plain": lambda: _use(run.losses(run.queries(asked))),
         },
-        2 if quick else 5,
+        2 if quick else 3,
     )
     return {
         "rows": n, "columns": width_of, "queries": 16, "explain_top, s": taken["query"],
