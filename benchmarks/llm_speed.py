@@ -195,7 +195,7 @@ def main() -> None:
         return
     (HERE / "results" / "llm_speed.json").write_text(json.dumps(stored, indent=1) + "\n")
     where = ", ".join(f"{name} {value}" for name, value in machine.items())
-    tables = "\n".join(markdown(pd.DataFrame(rows)) for rows in (builds, [query]))
+    tables = "\n\n".join(markdown(pd.DataFrame(rows)) for rows in (builds, [query]))
     replace_part(HERE / "README.md", "llm speed", f"Measured with: {where}.\n\n{tables}")
 
 
