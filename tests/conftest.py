@@ -6,6 +6,7 @@ from pathlib import Path
 # Before any library reads them: tests run beside each other, and more threads than cores make the
 # boosting libraries many times slower. Kernels get two, to show that results do not depend on it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait do not keep a core busy
 os.environ.setdefault("NUMBA_NUM_THREADS", "2")
 
 import pytest
