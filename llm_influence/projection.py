@@ -77,13 +77,17 @@ class Identity(Projection):
         return _Whole(laid_out(shapes, sizes))
 
 
-class _Whole(Bound):
+class _OfWhole(Bound):
+    """A projection that has to make the gradient first."""
+
     def reduce(self, block: str, sides: Sides) -> Sides:
         return sides
 
     def add(self, block: str, sides: Sides, out: Tensor) -> None:
         self.add_whole(block, whole(sides, self.segments[block].shape, out.dtype), out)
 
+
+class _Whole(_OfWhole):
     def add_whole(self, block: str, gradient: Tensor, out: Tensor) -> None:
         out[:, self.segments[block].columns] += gradient.flatten(1)
 
@@ -97,9 +101,8 @@ class Kronecker(Projection):
     is. Vectors (of norms) are projected to p numbers by a matrix of the same kind.
 
     Args:
-        p: Size of each side; a matrix becomes p x p numbers. Rank correlation with the exact
-            inner product over the training set was .63, .77, .88, .93 at p = 4, 8, 16, 32 in a
-            small language model.
+        p: Size of each side; a matrix becomes p x p numbers. What a smaller p costs is in the
+            table of projections of benchmarks/README.md.
         entries: "rademacher" (+-1) or "normal".
         seed: Seed of the entries.
     """
@@ -110,9 +113,7 @@ class Kronecker(Projection):
 
     def __post_init__(self) -> None:
         check_whole("p", self.p, least=1)
-        check_whole("seed", self.seed)
-        if self.entries not in ("rademacher", "normal"):
-            raise InputError(f'entries must be "rademacher" or "normal", got {self.entries!r}.')
+        _check_drawn(self.entries, self.seed)
 
     @property
     def specification(self) -> Mapping[str, Any]:
@@ -140,10 +141,14 @@ class Factored(Bound):
     def __init__(
         self, shapes: Mapping[str, Shape], matrices: Mapping[str, Sequence[Tensor | None]]
     ) -> None:
-        sizes = {}
-        for block, shape in shapes.items():
-            kept = [n if m is None else len(m) for n, m in zip(shape, matrices[block], strict=True)]
-            sizes[block] = int(np.prod(kept))
+        self._kept = {
+            block: tuple(
+                n if matrix is None else len(matrix)
+                for n, matrix in zip(shape, matrices[block], strict=True)
+            )
+            for block, shape in shapes.items()
+        }
+        sizes = {block: int(np.prod(kept)) for block, kept in self._kept.items()}
         super().__init__(laid_out(shapes, sizes))
         self._matrices = matrices
 
@@ -154,12 +159,8 @@ class Factored(Bound):
         return tuple(_project(side, matrix) for side, matrix in paired)
 
     def add(self, block: str, sides: Sides, out: Tensor) -> None:
-        segment = self.segments[block]
-        kept = [
-            n if m is None else len(m)
-            for n, m in zip(segment.shape, self._matrices[block], strict=True)
-        ]
-        out[:, segment.columns] += whole(sides, tuple(kept), out.dtype).flatten(1)
+        reduced = whole(sides, self._kept[block], out.dtype)
+        out[:, self.segments[block].columns] += reduced.flatten(1)
 
     def add_whole(self, block: str, gradient: Tensor, out: Tensor) -> None:
         left, *right = self._matrices[block]
@@ -191,9 +192,7 @@ class Dense(Projection):
 
     def __post_init__(self) -> None:
         check_whole("k", self.k, least=1)
-        check_whole("seed", self.seed)
-        if self.entries not in ("rademacher", "normal"):
-            raise InputError(f'entries must be "rademacher" or "normal", got {self.entries!r}.')
+        _check_drawn(self.entries, self.seed)
 
     @property
     def specification(self) -> Mapping[str, Any]:
@@ -218,16 +217,10 @@ class Dense(Projection):
         return _Dense([Segment(b, s, slice(0, self.k)) for b, s in shapes.items()], matrices)
 
 
-class _Dense(Bound):
+class _Dense(_OfWhole):
     def __init__(self, segments: Sequence[Segment], matrices: Mapping[str, Tensor]) -> None:
         super().__init__(segments)
         self._matrices = matrices
-
-    def reduce(self, block: str, sides: Sides) -> Sides:
-        return sides
-
-    def add(self, block: str, sides: Sides, out: Tensor) -> None:
-        self.add_whole(block, whole(sides, self.segments[block].shape, out.dtype), out)
 
     def add_whole(self, block: str, gradient: Tensor, out: Tensor) -> None:
         out += gradient.flatten(1) @ self._matrices[block].T
@@ -274,6 +267,12 @@ def random_matrix(name: str, n_rows: int, n_columns: int, entries: str) -> Tenso
         raw = bits.random_raw(-(-n // 2)).astype("<u8").view("<u4")[:n]
         values = ndtri((raw + 0.5) / 2.0**32).astype(np.float32)
     return torch.from_numpy(values.reshape(n_rows, n_columns) / np.float32(np.sqrt(n_rows)))
+
+
+def _check_drawn(entries: str, seed: int) -> None:
+    check_whole("seed", seed)
+    if entries not in ("rademacher", "normal"):
+        raise InputError(f'entries must be "rademacher" or "normal", got {entries!r}.')
 
 
 def _project(side: Tensor, matrix: Tensor | None) -> Tensor:
