@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from influence import TopInfluence
 from influence.cli.main import main
@@ -22,74 +21,17 @@ from llm_influence.commands import llm
 from llm_influence.methods import METHODS
 from llm_influence.records import read_records
 from tests.llm_influence import models
+from tests.llm_influence.command_line import (
+    CALL,
+    ROOT,
+    build,
+    contents,
+    loaded,
+    query,
+    texts,
+    write,
+)
 from tests.llm_influence.small_tokenizers import MARKED, bpe
-
-ROOT = Path(__file__).parents[2]
-WORDS = [
-    "the",
-    "cat",
-    "sat",
-    "on",
-    "the",
-    "mat",
-    "what",
-    "is",
-    "the",
-    "answer",
-    "it",
-    "is",
-    "4",
-    "a",
-    "dog",
-    "ran",
-]
-CALL = """
-import sys
-from influence.cli.main import main
-from llm_influence.commands import llm
-sys.exit(main(sys.argv[1:], {"llm": llm}))
-"""
-
-
-def texts(n: int, seed: int = 0) -> list[dict[str, Any]]:
-    rng = np.random.default_rng(seed)
-    picked = (rng.choice(WORDS, rng.integers(3, 7)) for _ in range(n))
-    return [{"text": " ".join(words), "name": f"doc{i}"} for i, words in enumerate(picked)]
-
-
-def write(path: Path, records: list[dict[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory, with a model's folder and files of records."""
-    tokenizer = bpe(template=MARKED)
-    tokenizer.save_pretrained(tmp_path / "model")
-    models.gpt2(vocab_size=len(tokenizer)).save_pretrained(tmp_path / "model")
-    write(tmp_path / "train.jsonl", texts(20))
-    write(tmp_path / "asked.jsonl", texts(3, seed=1))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def build(*more: str, data: str = "train.jsonl", store: str = "store") -> int:
-    return main(
-        ["llm", "build", "--model", "model", "--data", data, "--store", store, *more], {"llm": llm}
-    )
-
-
-def query(*more: str, store: str = "store") -> int:
-    return main(["llm", "query", "--store", store, "--queries", "asked.jsonl", *more], {"llm": llm})
-
-
-def contents(store: Path) -> dict[str, bytes]:
-    found = [p for p in store.rglob("*") if p.is_file() and p.name != "influence.json"]
-    return {p.relative_to(store).as_posix(): p.read_bytes() for p in found}
-
-
-def loaded() -> tuple[Any, Any]:
-    return AutoModelForCausalLM.from_pretrained("model"), AutoTokenizer.from_pretrained("model")
 
 
 def test_build_and_query_are_the_api(folder, capsys):

@@ -17,7 +17,7 @@ from llm_influence import plan, shard
 from llm_influence.commands import llm
 from llm_influence.store import Store
 from tests.llm_influence import models
-from tests.llm_influence.test_commands import write
+from tests.llm_influence.command_line import write
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="kills")
 

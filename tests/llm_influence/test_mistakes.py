@@ -15,8 +15,7 @@ from influence.errors import InputError
 from llm_influence import TracIn, trace
 from llm_influence.build_record import read_record
 from tests.llm_influence import models
-from tests.llm_influence.small_tokenizers import MARKED, bpe
-from tests.llm_influence.test_commands import ROOT, build, contents, query, texts, write
+from tests.llm_influence.command_line import ROOT, build, contents, query, texts, write
 
 CONTENT = [{"type": "text", "text": "it is 4"}]
 TURNS = [{"role": "user", "content": "a cat"}, {"role": "assistant", "content": CONTENT}]
@@ -29,18 +28,6 @@ RECORDS = {
     "label": (b'{"input_ids": [3, 4], "labels": [3, 900]}', "Expected labels to be whole numbers"),
     "type": (b'{"input_ids": [3, 4], "token_type_ids": [0, 999]}', "Expected token_type_ids to be"),
 }
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory, with a model's folder and files of records."""
-    tokenizer = bpe(template=MARKED)
-    tokenizer.save_pretrained(tmp_path / "model")
-    models.gpt2(vocab_size=len(tokenizer)).save_pretrained(tmp_path / "model")
-    write(tmp_path / "train.jsonl", texts(20))
-    write(tmp_path / "asked.jsonl", texts(3, seed=1))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 @pytest.mark.parametrize("name", RECORDS)
