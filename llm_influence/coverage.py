@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from influence.errors import InputError, UnsupportedModelError
 from llm_influence.examples import Examples
-from llm_influence.gradients import Block, Gradients, Layer, Loss, precision, still, whole_gradient
+from llm_influence.gradients import Block, Gradients, Layer, Loss, whole_gradient
 from llm_influence.layers import Kind, Names, kind_of
+from llm_influence.passes import precision, still
 from llm_influence.sharded import is_sharded, whole_tensor
 
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 2e-3}  # of a block's gradient norm

@@ -15,8 +15,8 @@ from llm_influence.by_rows import ByRows, Side, Step
 from llm_influence.coverage import moved
 from llm_influence.curvature import Curvature, Fisher, damped_inverse, kronecker_curvature
 from llm_influence.ekfac import check_damping
-from llm_influence.gradients import precision, still
 from llm_influence.outputs import check_built_in, outputs
+from llm_influence.passes import precision, still
 from llm_influence.projection import Identity, Segment
 from llm_influence.rows import RowMap, training_rows
 from llm_influence.run import CheckpointRun

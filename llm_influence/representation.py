@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from influence.errors import InputError, UnsupportedModelError
 from llm_influence.coverage import moved
 from llm_influence.examples import Examples
-from llm_influence.gradients import precision, still
 from llm_influence.other_examples import OtherExamples
+from llm_influence.passes import precision, still
 from llm_influence.run import CheckpointRun
 from llm_influence.similarity import Metric, Similarity, check_metric
 from llm_influence.tokens import TokenExamples

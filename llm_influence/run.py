@@ -24,9 +24,10 @@ from llm_influence.checkpoints import (
 )
 from llm_influence.coverage import Coverage, Probe, cover, moved, names_of
 from llm_influence.examples import Examples, as_examples
-from llm_influence.gradients import Loss, precision, still
+from llm_influence.gradients import Loss
 from llm_influence.losses import default_loss
 from llm_influence.model_checks import check_examples, check_model, padding_of
+from llm_influence.passes import precision, still
 
 
 @dataclass(frozen=True, eq=False)
