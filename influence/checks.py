@@ -19,3 +19,11 @@ def check_share(name: str, value: Any) -> None:
     number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
     if not number or not 0 < value < 1:
         raise InputError(f"{name} must be a share strictly between 0 and 1, got {value!r}.")
+
+
+def check_positive(name: str, value: Any, *, zero: bool = False) -> None:
+    """Refuses what is no finite number above 0, or from 0 on where `zero` is allowed."""
+    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    if not number or not (0 < value < np.inf or (zero and value == 0)):
+        wanted = "from 0 on" if zero else "above 0"
+        raise InputError(f"{name} must be a finite number {wanted}, got {value!r}.")

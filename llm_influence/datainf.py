@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from influence.checks import check_positive
 from influence.errors import InputError
 from llm_influence.by_rows import ByRows, Side, Step
 from llm_influence.projection import Bound, Identity, Kronecker
@@ -53,9 +54,7 @@ class DataInf(ByRows):
     unit = "loss, up to scale"
 
     def __init__(self, damping: float = 0.1, projection: Kronecker | None = None) -> None:
-        number = isinstance(damping, int | float) and not isinstance(damping, bool)
-        if not (number and damping > 0):
-            raise InputError(f"damping must be a number above 0, got {damping!r}.")
+        check_positive("damping", damping)
         if not isinstance(projection, Kronecker | None):
             raise InputError(
                 "DataInf works block by block: projection must be Kronecker(p), which keeps blocks "

@@ -4,8 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 
-from influence.checks import check_whole
-from influence.errors import InputError
+from influence.checks import check_positive, check_whole
 from llm_influence.by_rows import ByRows, Side, Step
 from llm_influence.curvature import Fisher, damped_inverse, kronecker_curvature
 from llm_influence.outputs import Labels
@@ -60,7 +59,7 @@ class EKFAC(ByRows):
         labels: Labels = "sampled",
         seed: int = 0,
     ) -> None:
-        check_damping(damping)
+        check_positive("damping", damping)
         check_whole("seed", seed)
         self.damping = damping
         self.corrected = corrected
@@ -78,11 +77,3 @@ class EKFAC(ByRows):
         inverse = damped_inverse(self.damping)
         side = Side(lambda rows: curvature.mapped(rows, inverse))
         return [Step(0, train, rows_of, rows_of, query_side=side, weight=1 / run.n_train)]
-
-
-def check_damping(damping: float, zero: bool = False) -> None:
-    """Refuses what is no damping: a number above 0, or from 0 on where none is needed."""
-    number = isinstance(damping, int | float) and not isinstance(damping, bool)
-    if not number or not (damping > 0 or (zero and damping == 0)):
-        wanted = "from 0 on" if zero else "above 0"
-        raise InputError(f"damping must be a number {wanted}, got {damping!r}.")

@@ -9,12 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from influence.checks import check_share, check_whole
+from influence.checks import check_positive, check_share, check_whole
 from influence.errors import InputError
 from llm_influence.by_rows import ByRows, Side, Step
 from llm_influence.coverage import moved
 from llm_influence.curvature import Curvature, Fisher, damped_inverse, kronecker_curvature
-from llm_influence.ekfac import check_damping
 from llm_influence.outputs import check_built_in, outputs
 from llm_influence.passes import precision, still
 from llm_influence.projection import Identity, Segment
@@ -65,7 +64,7 @@ class GaussNewton(ByRows):
         max_iterations: int = 100,
         seed: int = 0,
     ) -> None:
-        check_damping(damping)
+        check_positive("damping", damping)
         check_share("tolerance", tolerance)
         check_whole("max_iterations", max_iterations, least=1)
         check_whole("seed", seed)

@@ -8,11 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from influence.checks import check_whole
+from influence.checks import check_positive, check_whole
 from influence.errors import InputError, MissingParameterError
 from llm_influence.by_rows import ByRows, Side, Step
 from llm_influence.curvature import Curvature, Fisher, damped, kronecker_curvature
-from llm_influence.ekfac import check_damping
 from llm_influence.outputs import Labels
 from llm_influence.projection import Identity
 from llm_influence.rows import RowMap, training_rows
@@ -63,7 +62,7 @@ class SOURCE(ByRows):
         seed: int = 0,
     ) -> None:
         check_whole("segments", segments, least=1)
-        check_damping(damping, zero=True)
+        check_positive("damping", damping, zero=True)
         check_whole("seed", seed)
         self.segments = segments
         self.damping = damping

@@ -4,9 +4,9 @@ import os
 from collections.abc import Sequence
 from typing import Literal
 
-import numpy as np
 from torch import Tensor
 
+from influence.checks import check_positive
 from influence.errors import InputError
 from llm_influence.adam_state import adam_fingerprint, adam_state, typical_root
 from llm_influence.by_rows import ByRows, Side, Step
@@ -68,9 +68,8 @@ class TracIn(ByRows):
         if metric not in ("identity", "adam"):
             raise InputError(f'metric must be "identity" or "adam", got {metric!r}.')
         for name, value in (("whiten", whiten), ("eps", eps)):
-            number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-            if value is not None and not (number and 0 < value < np.inf):
-                raise InputError(f"{name} must be a number above 0 or None, got {value!r}.")
+            if value is not None:
+                check_positive(name, value)
         self.projection = projection
         self.normalise = normalise
         self.metric = metric

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from influence.checks import check_share
+from influence.checks import check_positive, check_share
 from influence.errors import InputError, MissingParameterError
 from llm_influence.adam_state import adam_fingerprint, adam_state, typical_root
 from llm_influence.by_rows import ByRows, Side, Step
@@ -96,9 +96,7 @@ class TrackStar(ByRows):
         if mix is not None and not isinstance(mix, Mixture):
             raise InputError(f"mix must be Mixture(examples, share), got a {type(mix).__name__}.")
         for name, value in (("damping", damping), ("eps", 1.0 if eps is None else eps)):
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number or not value > 0:
-                raise InputError(f"{name} must be a number above 0, got {value!r}.")
+            check_positive(name, value)
         self.projection = projection
         self.damping = damping
         self.mix = mix

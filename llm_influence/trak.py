@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from influence.errors import InputError, UnsupportedModelError
+from influence.checks import check_positive
+from influence.errors import UnsupportedModelError
 from influence.run import name_of
 from llm_influence import losses
 from llm_influence.by_rows import ByRows, Side, Step
@@ -74,7 +75,8 @@ class TRAK(ByRows):
 
     Args:
         projection: What gradients are projected by; None takes them whole.
-        damping: lambda in units of the mean squared length of the rows.
+        damping: lambda in units of the mean squared length of the rows, above 0; for the paper's
+            undamped matrix take a small one, e.g. 1e-6.
         output: The model's output; None takes that of the run's loss.
     """
 
@@ -87,12 +89,7 @@ class TRAK(ByRows):
         *,
         output: Margin | None = None,
     ) -> None:
-        number = isinstance(damping, int | float) and not isinstance(damping, bool)
-        if not number or not damping > 0:
-            raise InputError(
-                f"damping must be a number above 0, got {damping!r}; for the paper's undamped "
-                "matrix take a small one, e.g. 1e-6."
-            )
+        check_positive("damping", damping)
         self.projection = projection
         self.damping = damping
         self.output = output

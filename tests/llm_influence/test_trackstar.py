@@ -95,8 +95,8 @@ def test_without_adams_state_the_other_moment_is_named(problem):
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        ({"damping": 0}, "damping must be a number above 0"),
-        ({"eps": -1.0}, "eps must be a number above 0"),
+        ({"damping": 0}, "damping must be a finite number above 0"),
+        ({"eps": -1.0}, "eps must be a finite number above 0"),
         ({"moment": "rms"}, "moment must be"),
         ({"mix": OTHERS}, "mix must be Mixture"),
     ],

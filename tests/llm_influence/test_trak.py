@@ -137,7 +137,7 @@ def test_a_loss_of_ones_own_has_the_sign_of_a_loss(problem):
 
 
 def test_what_is_refused(problem):
-    with pytest.raises(InputError, match="damping must be a number above 0"):
+    with pytest.raises(InputError, match="damping must be a finite number above 0"):
         TRAK(damping=0)
     with pytest.raises(UnsupportedModelError, match="pass TRAK\\(output=Margin"):
         TRAK().fit(trace(problem.model, problem.examples, loss=causal_lm_sum))
