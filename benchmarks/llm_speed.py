@@ -11,6 +11,9 @@
 - **Query**: 16 queries against 10,000 rows in a store, their own gradients included. The floor is
   reading the rows once from the page cache.
 
+- **Command**: the whole process of `influence llm build`, beside a process that imports torch and
+  transformers, loads the same model and data and does the plain pass.
+
 CPU seconds, the middle of three turns in which the alternatives follow each other. Writes
 benchmarks/results/llm_speed.json and the table of benchmarks/README.md.
 """
@@ -18,9 +21,12 @@ benchmarks/results/llm_speed.json and the table of benchmarks/README.md.
 import argparse
 import importlib
 import json
+import os
 import platform
 import shutil
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -36,6 +42,7 @@ from torch import nn
 
 from benchmarks.tables import markdown, replace_part
 from llm_influence import Kronecker, TracIn, trace
+from llm_influence.losses import causal_lm
 from llm_influence.rows import RowMap
 from llm_influence.run import CheckpointRun
 
@@ -171,6 +178,49 @@ def query_case(quick: bool, folder: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def command_case(quick: bool, folder: Path) -> dict[str, Any]:
+    """`influence llm build` as a process, beside a process that imports and does the plain pass."""
+    kind, width, layers, tokens = MODELS["GPT-2 64 wide" if quick else "GPT-2 256 wide"]
+    model_of(kind, width, layers, tokens).save_pretrained(folder / "model")
+    given = examples(32 if quick else 512, tokens)
+    (folder / "train.jsonl").write_text("".join(json.dumps(one) + "\n" for one in given))
+    build = [
+        "influence.cli.main", "llm", "build", "--model", str(folder / "model"), "--data",
+        str(folder / "train.jsonl"), "--store", str(folder / "built"), "--quiet",
+    ]  # fmt: skip
+    plain = ["benchmarks.llm_speed", "--plain", str(folder)]
+    taken = {"build": process_seconds(build), "plain": process_seconds(plain)}
+    return {
+        "command": "influence llm build", "examples": len(given), "tokens": tokens,
+        "CPU s": taken["build"], "imports, loading and plain pass, CPU s": taken["plain"],
+        "ratio": taken["build"] / taken["plain"],
+    }  # fmt: skip
+
+
+def process_seconds(module_and_arguments: list[str]) -> float:
+    """CPU seconds of a Python process on one thread."""
+    before = os.times()
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    call = [sys.executable, "-m", *module_and_arguments]
+    subprocess.run(call, env=environment, check=True, stdout=subprocess.DEVNULL)
+    after = os.times()
+    user = after.children_user - before.children_user
+    return user + after.children_system - before.children_system
+
+
+def plain_process(folder: Path) -> None:
+    """What the build is compared with: the same model and data, read, and the plain pass."""
+    from transformers import AutoModelForCausalLM
+
+    given = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
+    model: Any = AutoModelForCausalLM.from_pretrained(folder / "model")
+    model.eval()
+    for start in range(0, len(given), BATCH):
+        ids = torch.tensor([one["input_ids"] for one in given[start : start + BATCH]])
+        model.zero_grad()
+        causal_lm(model, {"input_ids": ids, "labels": ids}).mean().backward()
+
+
 def _use(value: Any) -> None:
     """Takes what was made, so that making it can be a plain expression."""
 
@@ -178,24 +228,30 @@ def _use(value: Any) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small sizes, one turn; no table")
+    parser.add_argument("--plain", type=Path, metavar="DIR", help="the plain pass alone, of the "
+        "model and data that the benchmark put there")  # fmt: skip
     args = parser.parse_args()
     torch.set_num_threads(1)
+    if args.plain is not None:
+        plain_process(args.plain)
+        return
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         names = list(MODELS)[:1] if args.quick else list(MODELS)
         builds = [build_case(name, args.quick, folder) for name in names]
         query = query_case(args.quick, folder)
+        command = command_case(args.quick, folder)
     packages = [name for name in ("torch", "transformers", "bergson") if find_spec(name)]
     machine = {"processor": platform.machine(), "threads": 1, "p": P, "batch": BATCH} | {
         name: version(name) for name in packages
     }
-    stored = {"machine": machine, "builds": builds, "query": query}
+    stored = {"machine": machine, "builds": builds, "query": query, "command": command}
     if args.quick:
         print(json.dumps(stored, indent=1))
         return
     (HERE / "results" / "llm_speed.json").write_text(json.dumps(stored, indent=1) + "\n")
     where = ", ".join(f"{name} {value}" for name, value in machine.items())
-    tables = "\n\n".join(markdown(pd.DataFrame(rows)) for rows in (builds, [query]))
+    tables = "\n\n".join(markdown(pd.DataFrame(rows)) for rows in (builds, [query], [command]))
     replace_part(HERE / "README.md", "llm speed", f"Measured with: {where}.\n\n{tables}")
 
 
