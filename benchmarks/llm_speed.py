@@ -181,7 +181,8 @@ def query_case(quick: bool, folder: Path) -> dict[str, Any]:
 def command_case(quick: bool, folder: Path) -> dict[str, Any]:
     """`influence llm build` as a process, beside a process that imports and does the plain pass."""
     kind, width, layers, tokens = MODELS["GPT-2 64 wide" if quick else "GPT-2 256 wide"]
-    model_of(kind, width, layers, tokens).save_pretrained(folder / "model")
+    model: Any = model_of(kind, width, layers, tokens)
+    model.save_pretrained(folder / "model")
     given = examples(32 if quick else 512, tokens)
     (folder / "train.jsonl").write_text("".join(json.dumps(one) + "\n" for one in given))
     build = [
