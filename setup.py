@@ -12,6 +12,7 @@ setup(
         "tree_influence",
         "tree_influence.adapters",
         "llm_influence",
+        "llm_influence.order",
     ],
     package_data={
         "influence": ["py.typed"],

@@ -50,8 +50,12 @@ class Estimator(ABC, Generic[RunT]):
         """Makes a run of a model and its training data, so that `fit` takes either."""
 
     @abstractmethod
-    def _fit(self, run: RunT) -> None:
-        """Does the work that all queries share. Keeps what it computes in `_names`."""
+    def _fit(self, run: RunT) -> RunT | None:
+        """Does the work that all queries share. Keeps what it computes in `_names`.
+
+        Returns:
+            The run as queries and changes see it, where that is another than the one given.
+        """
 
     @abstractmethod
     def predict(self, change: Change, *queries: Any) -> NDArray[np.float64]:
@@ -89,8 +93,8 @@ class Estimator(ABC, Generic[RunT]):
                 f"{type(run).__name__} alone: call fit(model, X_train, y_train)."
             )
         self._store, self._progress = store, progress
-        self._fit(traced)
-        self.run_ = traced
+        seen = self._fit(traced)
+        self.run_ = traced if seen is None else seen
         return self
 
     @property

@@ -28,14 +28,18 @@ __all__ = [
     "Identity",
     "Kronecker",
     "Margin",
+    "MeanField",
     "Mixture",
+    "OptimizerRun",
     "Random",
     "RepresentationSimilarity",
+    "SampleOrder",
     "StoreAt",
     "TokenInfluence",
     "TracIn",
     "TrackStar",
     "encode",
+    "record",
     "reranked",
     "retrainer",
     "select",
@@ -52,6 +56,10 @@ if TYPE_CHECKING:
     from llm_influence.gauss_newton import GaussNewton
     from llm_influence.learned import PCA
     from llm_influence.less import LESS, select
+    from llm_influence.order.mean_field import MeanField
+    from llm_influence.order.recorder import record
+    from llm_influence.order.run import OptimizerRun
+    from llm_influence.order.sample_order import SampleOrder
     from llm_influence.projection import Dense, Identity, Kronecker
     from llm_influence.representation import EmbeddingSimilarity, RepresentationSimilarity
     from llm_influence.rerank import reranked
@@ -71,6 +79,10 @@ else:
             "llm_influence.checkpoints": ["Checkpoint"],
             "llm_influence.encoding": ["encode"],
             "llm_influence.learned": ["PCA"],
+            "llm_influence.order.mean_field": ["MeanField"],
+            "llm_influence.order.recorder": ["record"],
+            "llm_influence.order.run": ["OptimizerRun"],
+            "llm_influence.order.sample_order": ["SampleOrder"],
             "llm_influence.projection": ["Dense", "Identity", "Kronecker"],
             "llm_influence.retrain": ["retrainer"],
             "llm_influence.less": ["LESS", "select"],

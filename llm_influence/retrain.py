@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,8 @@ from influence.change import Change, removed_weight
 from influence.errors import InputError, RetrainingError
 from influence.run import fingerprint, name_of
 from llm_influence.examples import Examples
+from llm_influence.order.retrain import OrderRetrainer
+from llm_influence.order.run import OptimizerRun
 from llm_influence.run import CheckpointRun
 
 # (model, examples, weights of shape (n_train,)) -> the trained model
@@ -69,18 +71,31 @@ class Retrainer:
         return self.losses(weights) - self.base
 
 
-def retrainer(run: CheckpointRun, train: Train, queries: Any, recipe: str = "") -> Retrainer:
+@overload
+def retrainer(run: CheckpointRun, train: Train, queries: Any, recipe: str = "") -> Retrainer: ...
+
+
+@overload
+def retrainer(run: OptimizerRun, train: Any) -> OrderRetrainer: ...
+
+
+def retrainer(
+    run: CheckpointRun | OptimizerRun, train: Any, queries: Any = None, recipe: str = ""
+) -> Retrainer | OrderRetrainer:
     """What changes really do: a function from a change to the effect on each query's loss.
 
-    Cost: one training here, with all weights 1, and one for each change.
+        retrainer(run, train, queries)      # a run made by trace
+        retrainer(recorded, queries)        # one made by record, which knows its recipe
+
+    Cost: one training for each change, and of a traced run one here, with all weights 1.
 
     Args:
-        run: A run made by `trace`.
+        run: A run made by `trace` or `record`.
         train: Your recipe, (model, examples, weights) -> the trained model. `model` is a copy of
             the run's, to be set back to its start; `weights` multiply the examples' losses, 0
             leaves one out. `examples.batch(rows)` gives batches. It must give the same model for
             the same weights: fix its seed.
-        queries: Query examples.
+        queries: Query examples; of a recorded run a list of batches.
         recipe: Any text that names the recipe and its settings; part of the fingerprint that a
             cache of retrainings goes by. Default: the function's name.
 
@@ -88,6 +103,14 @@ def retrainer(run: CheckpointRun, train: Train, queries: Any, recipe: str = "") 
         RetrainingError: The recipe diverged.
         InputError: The recipe does not return a model.
     """
+    if isinstance(run, OptimizerRun):
+        if queries is not None or recipe:
+            raise InputError(
+                "Expected retrainer(run, queries) for a recorded run, which knows its recipe, got "
+                "a recipe too; leave it out."
+            )
+        batches = run.queries(train)
+        return OrderRetrainer(run, batches, run.losses(batches))
     asked = run.queries(queries)
     unchanged = Retrainer(run, train, asked, recipe or name_of(train), np.zeros(asked.n_queries))
     return replace(unchanged, base=unchanged.losses(np.ones(run.n_train)))

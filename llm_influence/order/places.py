@@ -1,0 +1,92 @@
+"""`Places`: where in a training each batch, or each sample, is taken."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from influence.change import Reordered
+from influence.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """An order of training is an item for every place; items are batches or samples.
+
+    The gradient of a step is the sum over its places of share times gradient of the item's mean
+    loss.
+
+    Attributes:
+        n_items: Number of distinct items.
+        recorded: The item of every place as recorded, shape (n_places,).
+        steps: The step of every place, ascending, same shape.
+        shares: What the item of a place counts in its step, same shape; 1 for a step of one batch.
+        epochs: First place of every epoch, where each epoch takes every item once; else (0,).
+    """
+
+    n_items: int
+    recorded: NDArray[np.int64]
+    steps: NDArray[np.int64]
+    shares: NDArray[np.float64]
+    epochs: tuple[int, ...]
+
+    @property
+    def n_places(self) -> int:
+        return len(self.recorded)
+
+    @property
+    def n_steps(self) -> int:
+        return int(self.steps[-1]) + 1
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """How often each item is taken, shape (n_items,)."""
+        return np.bincount(self.recorded, minlength=self.n_items)
+
+    def of_step(self, step: int) -> slice:
+        """The places of a step."""
+        first, last = np.searchsorted(self.steps, [step, step + 1])
+        return slice(int(first), int(last))
+
+    def check(self, change: Reordered) -> NDArray[np.int64]:
+        """The order of a change, shape (n_places,).
+
+        Raises:
+            InputError: It is no permutation of the recorded one.
+        """
+        order = change.order
+        if order.size == self.n_places and (np.sort(order) == np.sort(self.recorded)).all():
+            return order
+        missing = np.setdiff1d(self.recorded, order)
+        unknown = np.setdiff1d(order, self.recorded)
+        raise InputError(
+            f"Expected an order of all {self.n_places} places that takes each of the "
+            f"{self.n_items} items as often as it was trained on, got {order.size} entries"
+            + (f", none of them {missing[0]}" if missing.size else "")
+            + (f", one of them {unknown[0]}, which was not recorded" if unknown.size else "")
+            + ". Permute run.places.recorded, or take influence.random_orders(n_batches, n, seed)."
+        )
+
+
+def places(items: Sequence[NDArray[np.int64]], accumulate: int, n_items: int) -> Places:
+    """The places of a training.
+
+    Args:
+        items: The items of every pass of the recorded training, in its order.
+        accumulate: Passes of a step.
+        n_items: Number of distinct items.
+    """
+    sizes = np.array([len(one) for one in items])
+    recorded = np.concatenate(items)
+    passes = np.repeat(np.arange(len(items)), sizes)
+    shares = 1.0 / (accumulate * sizes[passes])
+    return Places(n_items, recorded, passes // accumulate, shares, _epochs(recorded, n_items))
+
+
+def _epochs(recorded: NDArray[np.int64], n_items: int) -> tuple[int, ...]:
+    n, rest = divmod(len(recorded), n_items)
+    whole = not rest and all(
+        len(set(part.tolist())) == n_items for part in np.split(recorded, max(n, 1))
+    )
+    return tuple(range(0, len(recorded), n_items)) if whole else (0,)

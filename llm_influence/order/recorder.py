@@ -1,0 +1,271 @@
+"""`record`: keeps what is needed to train again exactly, around an ordinary training loop."""
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from influence.checks import check_positive, check_whole
+from influence.errors import InputError, TrainingDataError
+from llm_influence.coverage import moved
+from llm_influence.examples import Examples, as_examples
+from llm_influence.gradients import Loss
+from llm_influence.losses import default_loss
+from llm_influence.model_checks import check_model, padding_of
+from llm_influence.order.batches import Collected
+from llm_influence.order.flat import Flat
+from llm_influence.order.rules import check_optimizer
+from llm_influence.order.run import OptimizerRun, Recipe, backward, step
+
+
+@dataclass(frozen=True, eq=False)
+class _Start:
+    """Everything as it was before the first step."""
+
+    weights: dict[str, Tensor]
+    optimizer: dict[str, Any]
+
+
+class Recording:
+    """A training loop that is being recorded; made by `record`.
+
+        for batch in batches:
+            recording.step(batch)
+        run = recording.run
+
+    Attributes:
+        losses: Mean loss of the batch of each call so far.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        loss: Loss,
+        scheduler: Any,
+        max_grad_norm: float | None,
+        accumulate: int,
+        dataset: Examples | None,
+    ) -> None:
+        self._model, self._optimizer, self._loss = model, optimizer, loss
+        self._scheduler, self._max_grad_norm, self._accumulate = (
+            scheduler, max_grad_norm, accumulate,
+        )  # fmt: skip
+        self._names = _names(model, optimizer)
+        self._device = next(model.parameters()).device
+        self._collected = Collected(dataset)
+        weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        self._start = _Start(weights, copy.deepcopy(optimizer.state_dict()))
+        self._order: list[int] = []
+        self._rates: list[tuple[float, ...]] = []
+        self._moving: list[int] | None = None
+        self.losses: list[float] = []
+
+    def step(self, batch: Any) -> float:
+        """One call of the loop: forward, backward, and after `accumulate` calls a step.
+
+        Args:
+            batch: What the loss takes; with dataset=, positions of its rows.
+
+        Returns:
+            The mean loss of the batch.
+
+        Raises:
+            InputError: The loss is random (dropout), not one number for each example, or no
+                gradient can be taken.
+            TrainingDataError: The loss is not finite.
+        """
+        taken = moved(self._collected.batch(batch), self._device)
+        if not self._order:
+            self._check_repeatable(taken)
+        losses = self._loss(self._model, taken)
+        _check_losses(losses, len(self._order))
+        self._order.append(self._collected.add(batch, len(losses)))
+        mean = backward(losses, None, self._accumulate)
+        self.losses.append(mean)
+        if len(self._order) % self._accumulate == 0:
+            self._check_moving()
+            self._rates.append(self._checked_rates())
+            step(self._optimizer, self._max_grad_norm)
+            if self._scheduler is not None:
+                self._scheduler.step()
+        return mean
+
+    @property
+    def run(self) -> OptimizerRun:
+        """What was recorded so far.
+
+        Raises:
+            InputError: Nothing was recorded, or calls wait for a step of the optimizer.
+            TrainingDataError: The weights are not finite: the training diverged.
+        """
+        waiting = len(self._order) % self._accumulate
+        if not self._order or waiting:
+            raise InputError(
+                f"Expected whole steps of {self._accumulate} calls, got {len(self._order)} calls; "
+                "call recording.step(batch) "
+                + (f"{self._accumulate - waiting} times more." if waiting else "first.")
+            )
+        flat = self._flat()
+        final = flat.read(self._model)
+        if not torch.isfinite(final).all():
+            raise TrainingDataError(
+                "Expected a training that converges, but the recorded one ended in weights that "
+                f"are not finite (loss {self.losses[-1]:.3g}); lower the learning rate or clip "
+                "gradients (max_grad_norm)."
+            )
+        recipe = Recipe(
+            type(self._optimizer).__name__,
+            tuple(_options(group) for group in self._start.optimizer["param_groups"]),
+            tuple(self._rates),
+            self._max_grad_norm,
+            self._accumulate,
+        )
+        return OptimizerRun(
+            self._model, self._loss, flat, recipe, self._start.weights,
+            self._start.optimizer["state"], self._collected.batches(), tuple(self._order), final,
+        )  # fmt: skip
+
+    def _flat(self) -> Flat:
+        moving, named = self._moving or [], dict(self._model.named_parameters())
+        held = self._names
+        return Flat(
+            tuple(held[i][0] for i in moving),
+            tuple(named[held[i][0]].shape for i in moving),
+            tuple(held[i][1] for i in moving),
+            tuple(moving),
+        )
+
+    def _check_repeatable(self, batch: Any) -> None:
+        """Two passes must give the same losses, and change nothing in the model."""
+        buffers = {name: buffer.clone() for name, buffer in self._model.named_buffers()}
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            first, second = (self._loss(self._model, batch) for _ in range(2))
+        changed = [
+            name
+            for name, buffer in self._model.named_buffers()
+            if not torch.equal(buffer, buffers[name])
+        ]
+        for name, buffer in self._model.named_buffers():
+            buffer.copy_(buffers[name])
+        if changed:
+            raise InputError(
+                "Expected passes that leave the model as it is, but they change its buffers "
+                f"{changed[:3]} (batch normalisation?), which another order would change too; "
+                "put these modules into evaluation mode."
+            )
+        if not torch.equal(first, second):
+            raise InputError(
+                "Expected the same losses from the same batch, got others the second time: "
+                "training is random (dropout?), and cannot be repeated in another order. Set "
+                "dropout to 0, or call model.eval() before recording."
+            )
+
+    def _check_moving(self) -> None:
+        """The same parameters must have a gradient at each step."""
+        named = dict(self._model.named_parameters())
+        moving = [i for i, (name, _) in enumerate(self._names) if named[name].grad is not None]
+        if self._moving is None and moving:
+            self._moving = moving
+        if not moving or moving != self._moving:
+            raise InputError(
+                "Expected gradients of the same parameters at each step, got "
+                f"{len(moving)} of {len(self._names)} at step {len(self._rates)} and "
+                f"{len(self._moving or [])} before; parameters that are used now and then cannot "
+                "be followed."
+            )
+
+    def _checked_rates(self) -> tuple[float, ...]:
+        """The groups' rates; nothing else of them may change."""
+        groups = self._optimizer.param_groups
+        start = self._start.optimizer["param_groups"]
+        for now, before in zip(groups, start, strict=True):
+            told = _options(before)
+            changed = [name for name, value in _options(now).items() if told.get(name) != value]
+            if changed:
+                raise InputError(
+                    f"Expected a scheduler that changes learning rates alone, but {changed} "
+                    f"changed too at step {len(self._rates)}; cycle_momentum=False?"
+                )
+        return tuple(float(group["lr"]) for group in groups)
+
+
+def record(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loss: Loss | None = None,
+    scheduler: Any = None,
+    max_grad_norm: float | None = None,
+    accumulate: int = 1,
+    dataset: Any = None,
+) -> Recording:
+    """Records a training that follows, so that it can be repeated, reordered and explained.
+
+    Keeps one copy of the weights and of the optimizer's state as they are now, and references to
+    the batches; nothing of the size of the model for each step.
+
+    Args:
+        model: The network, in the mode it is trained in; without dropout.
+        optimizer: torch's Adam, AdamW or SGD, fresh or with the state of steps before.
+        loss: From (model, batch) to one loss for each example. A batch's loss is their mean.
+            Default: by the model's class, as of `trace`.
+        scheduler: Stepped after each step of the optimizer; may change learning rates only.
+        max_grad_norm: Gradients are clipped to this norm, over all parameters of the optimizer.
+        accumulate: Batches whose mean gradient makes one step.
+        dataset: The training examples, as `trace` takes them; then `step` takes positions of
+            rows. Without it an example that comes padded differently counts as another one.
+
+    Raises:
+        UnsupportedModelError: Another optimizer or a compiled model.
+        InputError: An argument does not fit.
+    """
+    check_model(model)
+    check_optimizer(optimizer)
+    check_whole("accumulate", accumulate, least=1)
+    if max_grad_norm is not None:
+        check_positive("max_grad_norm", max_grad_norm)
+    chosen = default_loss(model) if loss is None else loss
+    examples = None if dataset is None else as_examples(dataset, pad=padding_of(model))
+    return Recording(model, optimizer, chosen, scheduler, max_grad_norm, accumulate, examples)
+
+
+def _names(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[tuple[str, int]]:
+    """Name and group of each parameter of an optimizer, in the order of its state dict."""
+    known = {id(parameter): name for name, parameter in model.named_parameters()}
+    listed = [
+        (known.get(id(parameter)), g)
+        for g, group in enumerate(optimizer.param_groups)
+        for parameter in group["params"]
+    ]
+    found = [(name, g) for name, g in listed if name is not None]
+    if len(found) < len(listed):
+        raise InputError(
+            f"Expected an optimizer of this model's parameters, but {len(listed) - len(found)} of "
+            f"{len(listed)} are not among them; give the model that holds them all."
+        )
+    return found
+
+
+def _options(group: dict[str, Any]) -> dict[str, Any]:
+    """What of a group is neither parameters nor a learning rate."""
+    return {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in group.items()
+        if name not in ("params", "lr", "initial_lr", "param_names")
+    }
+
+
+def _check_losses(losses: Tensor, call: int) -> None:
+    if losses.dim() != 1 or not losses.requires_grad:
+        raise InputError(
+            "Expected loss(model, batch) to return one loss for each example with a gradient, of "
+            f"shape (n_examples,), got shape {tuple(losses.shape)}; return losses.mean(dim=1), "
+            "not their mean over the batch."
+        )
+    if not torch.isfinite(losses).all():
+        raise TrainingDataError(
+            f"Expected finite losses, got {losses.detach().tolist()[:5]} at call {call} of step; "
+            "the training diverged or the batch is damaged. Lower the learning rate or clip."
+        )

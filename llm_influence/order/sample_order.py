@@ -1,0 +1,222 @@
+"""`SampleOrder`: the loss after training in another order, without training."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from influence.base import Estimator
+from influence.change import Change, Reordered
+from influence.checks import check_whole
+from influence.errors import InputError, TrainingDataError, UnsupportedChangeError
+from influence.evaluate import compare
+from influence.progress import track
+from llm_influence.order.mean_field import MeanField
+from llm_influence.order.method import Asked, Built, Floats, Method
+from llm_influence.order.places import Places
+from llm_influence.order.run import BatchQueries, OptimizerRun, Unit
+from llm_influence.order.search import shuffled
+
+METHODS: dict[str, type[Method]] = {"mean_field": MeanField}
+Name = Literal["mean_field", "galerkin", "pair", "taylor"]
+
+TRUSTED = 0.5  # rank agreement with real retrainings from which `best` is answered
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Predicted against really retrained losses, over a few random orders and the recorded one.
+
+    Attributes:
+        spearman: Mean over queries of the rank correlation.
+        slope: Of real on predicted effects, over all orders and queries: a prediction times this
+            has the right size.
+        n_orders: Orders retrained, besides the recorded one.
+    """
+
+    spearman: float
+    slope: float
+    n_orders: int
+
+    def __str__(self) -> str:
+        return f"rank agreement {self.spearman:.2f}, slope {self.slope:.2f}, {self.n_orders} orders"
+
+
+@dataclass(frozen=True, eq=False)
+class OrderAnswer:
+    """Answers about some queries, with how far they can be trusted; made by `SampleOrder.ask`.
+
+    Attributes:
+        asked: The method's answers.
+        places: Of the run.
+        calibration: Agreement with real retrainings; None if none were made.
+        seed: Of the search of `best`.
+    """
+
+    asked: Asked
+    places: Places
+    calibration: Calibration | None
+    seed: int
+
+    def effects(self, changes: Sequence[Reordered]) -> Floats:
+        """Predicted change of each query's loss under each order, shape (n_changes, n_queries)."""
+        orders = np.stack([self.places.check(change) for change in changes])
+        return _effects(self.asked, self.places, orders)
+
+    def positions(self) -> Floats:
+        """Effect of each item at each place against the recorded order's item at that place.
+
+        Shape (n_queries, n_places, n_items). The effect of an order is the sum over places of the
+        entry of its item; of moving and swapping items likewise.
+
+        Raises:
+            UnsupportedChangeError: The method's answers are no sums over places.
+        """
+        values = self.asked.positions()
+        recorded = values[:, np.arange(self.places.n_places), self.places.recorded]
+        return values - recorded[:, :, None]
+
+    def best(self, *, anyway: bool = False, progress: bool = True) -> Reordered:
+        """The order of least mean loss over the queries, as predicted.
+
+        Args:
+            anyway: Search although calibration is poor.
+            progress: Show a bar on long work.
+
+        Raises:
+            UnsupportedChangeError: Predictions agree with real retrainings too little.
+        """
+        poor = self.calibration is not None and not self.calibration.spearman >= TRUSTED
+        if poor and not anyway:
+            raise UnsupportedChangeError(
+                f"Expected predictions that rank real orders (rank agreement from {TRUSTED} on), "
+                f"but here they have {self.calibration}: the order found would be chance. Train "
+                "with a lower learning rate or fewer steps, try another method, or ask "
+                "best(..., anyway=True)."
+            )
+        return Reordered(self.asked.best(self.seed, progress))
+
+
+class SampleOrder(Estimator[OptimizerRun]):
+    """Predicts the loss after training on the same batches, or samples, in another order.
+
+    Cost of fit: what the method's class says, and `calibrate` retrainings.
+
+    Args:
+        method: A name, for its class's settings as they are, or an object of the class:
+            "mean_field" (`MeanField`), "galerkin" (`Galerkin`), "pair" (`Pair`),
+            "taylor" (`Taylor`).
+        unit: What is put into another order: batches, or samples among all places of all batches.
+        calibrate: Random orders that are really trained to judge the predictions; 0 skips it.
+        seed: Of every random choice.
+
+    Sign: positive = the order makes the query worse. Unit: of the loss.
+    """
+
+    def __init__(
+        self,
+        method: Name | Method = "mean_field",
+        unit: Unit = "batch",
+        calibrate: int = 3,
+        seed: int = 0,
+    ) -> None:
+        check_whole("calibrate", calibrate)
+        check_whole("seed", seed)
+        if unit not in ("sample", "batch"):
+            raise InputError(f'unit must be "sample" or "batch", got {unit!r}.')
+        if not isinstance(method, Method) and method not in METHODS:
+            raise InputError(
+                f"method must be one of {', '.join(METHODS)}, or an object of such a class, got "
+                f"{method!r}."
+            )
+        self.method, self.calibrate, self.seed = method, calibrate, seed
+        self.unit: Unit = unit
+        self._last: tuple[str, OrderAnswer] | None = None
+
+    @staticmethod
+    def _trace(model: Any, *data: Any) -> OptimizerRun:
+        raise InputError(
+            "SampleOrder needs a recorded training: fit(run) with run = recording.run, see "
+            "llm_influence.record."
+        )
+
+    def _fit(self, run: OptimizerRun) -> OptimizerRun:
+        if not isinstance(run, OptimizerRun):
+            raise InputError(
+                f"Expected a recorded training (llm_influence.record), got a {type(run).__name__}, "
+                "which has no order of steps."
+            )
+        seen = run.by(self.unit)
+        method = METHODS[self.method]() if isinstance(self.method, str) else self.method
+        self._built: Built = method.build(seen, self.seed, self._progress)
+        self._orders = shuffled(seen.places, self.calibrate, self.seed)
+        self._trained: list[Tensor] = [
+            seen.train(Reordered(order))
+            for order in track(self._orders, "calibration", self.calibrate, self._progress)
+        ]
+        self._last = None
+        return seen
+
+    def ask(self, queries: Any) -> OrderAnswer:
+        """All there is to say about some queries; what they share is worked out once.
+
+        Args:
+            queries: A list of batches, each a query: its loss is the mean over the batch.
+        """
+        run, asked = self._ask(queries)
+        key = asked.fingerprint
+        if self._last is None or self._last[0] != key:
+            answers = self._built.ask(asked)
+            calibration = self._calibration(run, asked, answers) if self.calibrate else None
+            self._last = key, OrderAnswer(answers, run.places, calibration, self.seed)
+        return self._last[1]
+
+    def predict(self, change: Change, *queries: Any) -> NDArray[np.float64]:
+        """Effect of another order on each query's loss, shape (n_queries,).
+
+        Args:
+            change: `Reordered`: the item of every place.
+            *queries: A list of batches, each a query.
+
+        Raises:
+            UnsupportedChangeError: Another kind of change.
+            InputError: The order is no permutation of the recorded one.
+        """
+        if not isinstance(change, Reordered):
+            raise UnsupportedChangeError(
+                f"SampleOrder answers Reordered, got {type(change).__name__}; for other weights "
+                "ask Replay, which answers Without and Reweighted."
+            )
+        return self.ask(*queries).effects([change])[0]
+
+    def positions(self, queries: Any) -> Floats:
+        """See `OrderAnswer.positions`: shape (n_queries, n_places, n_items)."""
+        return self.ask(queries).positions()
+
+    def best(self, queries: Any, *, anyway: bool = False, progress: bool = True) -> Reordered:
+        """See `OrderAnswer.best`: the order of least mean loss over the queries."""
+        return self.ask(queries).best(anyway=anyway, progress=progress)
+
+    def _calibration(self, run: OptimizerRun, asked: BatchQueries, answers: Asked) -> Calibration:
+        real = np.stack([run.losses_at(weights, asked) for weights in (run.final, *self._trained)])
+        real -= real[0]
+        predicted = np.zeros_like(real)
+        predicted[1:] = _effects(answers, run.places, self._orders)
+        if not np.isfinite(predicted).all():
+            raise TrainingDataError(
+                f"The predictions of method {self.method!r} are not finite on this run; its "
+                "expansion diverged. Try another method or a lower learning rate."
+            )
+        slope = float((real * predicted).sum() / max((predicted**2).sum(), 1e-300))
+        enough = len(real) >= 3
+        spearman = compare(predicted, real).mean if enough else float("nan")
+        return Calibration(spearman, slope, self.calibrate)
+
+
+def _effects(answers: Asked, places: Places, orders: NDArray[np.int64]) -> Floats:
+    """Predicted losses less that of the recorded order, shape (n_orders, n_queries)."""
+    losses = answers.losses(np.concatenate([places.recorded[None], orders]))
+    return losses[1:] - losses[0]
