@@ -42,7 +42,7 @@ def recorded(
     """A run of a small GPT-2; `options` are those of `record`."""
     model = plain_gpt2() if model is None else model
     make, settings = OPTIMIZERS[optimizer]
-    moved = make(model.parameters(), lr=rate, **settings)
+    moved = make(model.parameters(), **{"lr": rate, **settings})
     recording = record(model, moved, **options)
     for _ in range(epochs):
         for batch in batches(n_batches) if taken is None else taken:
