@@ -32,6 +32,7 @@ __all__ = [
     "Mixture",
     "OptimizerRun",
     "Random",
+    "RecordTraining",
     "RepresentationSimilarity",
     "SampleOrder",
     "StoreAt",
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from llm_influence.order.recorder import record
     from llm_influence.order.run import OptimizerRun
     from llm_influence.order.sample_order import SampleOrder
+    from llm_influence.order.trainer import RecordTraining
     from llm_influence.projection import Dense, Identity, Kronecker
     from llm_influence.representation import EmbeddingSimilarity, RepresentationSimilarity
     from llm_influence.rerank import reranked
@@ -83,6 +85,7 @@ else:
             "llm_influence.order.recorder": ["record"],
             "llm_influence.order.run": ["OptimizerRun"],
             "llm_influence.order.sample_order": ["SampleOrder"],
+            "llm_influence.order.trainer": ["RecordTraining"],
             "llm_influence.projection": ["Dense", "Identity", "Kronecker"],
             "llm_influence.retrain": ["retrainer"],
             "llm_influence.less": ["LESS", "select"],

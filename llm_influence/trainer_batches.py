@@ -94,6 +94,6 @@ def check_trainer(trainer: Any) -> None:
     found = [reason for reason, there in reasons.items() if there]
     if found:
         raise NotYetSupportedError(
-            f"Rows are collected from a plain Trainer in one process, this one has {found[0]}. "
-            "Train without it, or save checkpoints and use trace(model, dataset, checkpoints=...)."
+            f"Expected a plain Trainer in one process, this one has {found[0]}. Train without "
+            "it, or save checkpoints and use trace(model, dataset, checkpoints=...)."
         )

@@ -1,6 +1,6 @@
 """The distinct batches of a recorded run, by reference, and the training examples they are of."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,10 +77,15 @@ class Collected:
         """The id of a batch of so many examples."""
         if self.dataset is not None:
             rows = self._checked(given)
+            if len(rows) != n_examples:
+                raise InputError(
+                    f"Expected one loss for each of the {len(rows)} rows of a step, got "
+                    f"{n_examples}."
+                )
             key = fingerprint(rows)
         else:
             pieces = split(given, n_examples)
-            keys = [fingerprint(*_hashed(piece)) for piece in pieces]
+            keys = [_hashed(piece) for piece in pieces]
             key = fingerprint(*keys)
         if key in self._known:
             return self._known[key]
@@ -94,6 +99,12 @@ class Collected:
     def batches(self) -> Batches:
         if self.dataset is not None:
             return Batches(self.dataset, tuple(self._rows))
+        for key, rows, kept in zip(self._known, self._rows, self._kept, strict=True):
+            if fingerprint(*map(_hashed, split(kept, len(rows)))) != key:
+                raise InputError(
+                    "Expected batches that stay as they were given, but one was overwritten since "
+                    "(the same tensor for every batch?); give each call of step tensors of its own."
+                )
         examples = OtherExamples.of(self._pieces, default_collate)
         return Batches(examples, tuple(self._rows), tuple(self._kept))
 
@@ -105,12 +116,15 @@ class Collected:
 
     def _checked(self, given: Any) -> Rows:
         assert self.dataset is not None
-        rows = np.asarray(given)
+        try:
+            rows = np.asarray(given)
+        except (TypeError, ValueError, RuntimeError):  # ragged lists, tensors of a GPU
+            rows = np.empty(0)
         n = self.dataset.n_queries
         if rows.ndim != 1 or not rows.size or rows.dtype.kind not in "iu":
             raise InputError(
                 "Expected a step of positions in the dataset (integers), as record(dataset=...) "
-                f"was given one, got an array of dtype {rows.dtype} and shape {rows.shape}."
+                f"was given one, got {_told(given, rows)}."
             )
         if rows.min() < 0 or rows.max() >= n or np.unique(rows).size != rows.size:
             raise InputError(
@@ -144,5 +158,9 @@ def split(batch: Any, n_examples: int) -> list[Any]:
     )
 
 
-def _hashed(piece: Any) -> Iterator[NDArray[np.generic] | str]:
-    yield OtherExamples.of([piece], default_collate).content(slice(0, 1))
+def _hashed(piece: Any) -> str:
+    return OtherExamples.of([piece], default_collate).content(slice(0, 1))
+
+
+def _told(given: Any, rows: NDArray[np.generic]) -> str:
+    return f"a {type(given).__name__} (dtype {rows.dtype}, shape {rows.shape})"

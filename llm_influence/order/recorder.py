@@ -13,11 +13,20 @@ from llm_influence.coverage import moved
 from llm_influence.examples import Examples, as_examples
 from llm_influence.gradients import Loss
 from llm_influence.losses import default_loss
-from llm_influence.model_checks import check_model, padding_of
+from llm_influence.model_checks import check_examples, padding_of
 from llm_influence.order.batches import Collected
 from llm_influence.order.flat import Flat
+from llm_influence.order.held import copied, n_bytes, plain, tensors
+from llm_influence.order.record_checks import (
+    check_loss,
+    check_losses,
+    check_scheduler,
+    check_shape,
+    check_whole_model,
+)
 from llm_influence.order.rules import check_optimizer
-from llm_influence.order.run import OptimizerRun, Recipe, backward, step
+from llm_influence.order.run import OptimizerRun, Recipe
+from llm_influence.order.training import mark, share, step
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +43,9 @@ class Recording:
         for batch in batches:
             recording.step(batch)
         run = recording.run
+
+    A call that is refused before its backward pass changes nothing, and the recording goes on
+    without it; after one that fails later, the recording says so and is of no use.
 
     Attributes:
         losses: Mean loss of the batch of each call so far.
@@ -56,12 +68,22 @@ class Recording:
         self._names = _names(model, optimizer)
         self._device = next(model.parameters()).device
         self._collected = Collected(dataset)
-        weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
-        self._start = _Start(weights, copy.deepcopy(optimizer.state_dict()))
+        self._start = _Start(copied(model.state_dict()), copy.deepcopy(optimizer.state_dict()))
         self._order: list[int] = []
         self._rates: list[tuple[float, ...]] = []
         self._moving: list[int] | None = None
+        self._mark = mark(model)
+        self._open = False  # whether a call's backward pass began and its end was not seen
         self.losses: list[float] = []
+
+    @property
+    def n_bytes(self) -> int:
+        """What saving the run will take, without its batches: weights twice, and moments."""
+        trained = dict(self._model.named_parameters())
+        weights = list(self._start.weights.values())
+        return n_bytes([*weights, *(trained[name] for name, _ in self._names)]) + n_bytes(
+            [x for one in self._start.optimizer["state"].values() for x in tensors(one).values()]
+        )
 
     def step(self, batch: Any) -> float:
         """One call of the loop: forward, backward, and after `accumulate` calls a step.
@@ -73,25 +95,53 @@ class Recording:
             The mean loss of the batch.
 
         Raises:
-            InputError: The loss is random (dropout), not one number for each example, or no
-                gradient can be taken.
+            InputError: The loss is random (dropout), not one number for each example, no gradient
+                can be taken, or the model was changed between two calls.
             TrainingDataError: The loss is not finite.
         """
-        taken = moved(self._collected.batch(batch), self._device)
-        if not self._order:
-            self._check_repeatable(taken)
-        losses = self._loss(self._model, taken)
-        _check_losses(losses, len(self._order))
-        self._order.append(self._collected.add(batch, len(losses)))
-        mean = backward(losses, None, self._accumulate)
-        self.losses.append(mean)
+        self.share(batch).backward()
         if len(self._order) % self._accumulate == 0:
-            self._check_moving()
-            self._rates.append(self._checked_rates())
-            step(self._optimizer, self._max_grad_norm)
+            self.before_step()
+            step(self._model, self._optimizer, self._max_grad_norm)
             if self._scheduler is not None:
                 self._scheduler.step()
-        return mean
+        self.ended()
+        return self.losses[-1]
+
+    def share(self, batch: Any) -> Tensor:
+        """The loss to differentiate next: the batch's mean loss / accumulate.
+
+        This, `before_step` and `ended` are `step` in parts, for loops that take the others.
+        """
+        self._check_going()
+        taken = self._taken(batch)
+        if not self._order:
+            self._check_repeatable(batch)
+        losses = self._loss(self._model, taken)
+        check_losses(losses, len(self._order))
+        at = self._collected.add(batch, len(losses))
+        if len(self._order) % self._accumulate == 0:
+            self._model.zero_grad(set_to_none=True)
+        self._open = True
+        self._order.append(at)
+        self.losses.append(float(losses.detach().mean()))
+        return share(losses, None, self._accumulate)
+
+    def before_step(self) -> None:
+        """Notes a step's rates, once its gradients are there."""
+        if len(self._order) != (len(self._rates) + 1) * self._accumulate:
+            raise InputError(
+                f"Expected a step of the optimizer after each {self._accumulate} calls, got one "
+                f"after {len(self._order)} in all."
+            )
+        self._check_moving()
+        self._rates.append(self._checked_rates())
+
+    def ended(self) -> None:
+        """Notes that a call, and its step if one was due, came to its end."""
+        if len(self._order) == len(self._rates) * self._accumulate:
+            self._mark = mark(self._model)
+        self._open = False
 
     @property
     def run(self) -> OptimizerRun:
@@ -101,6 +151,7 @@ class Recording:
             InputError: Nothing was recorded, or calls wait for a step of the optimizer.
             TrainingDataError: The weights are not finite: the training diverged.
         """
+        self._check_closed()
         waiting = len(self._order) % self._accumulate
         if not self._order or waiting:
             raise InputError(
@@ -108,6 +159,7 @@ class Recording:
                 "call recording.step(batch) "
                 + (f"{self._accumulate - waiting} times more." if waiting else "first.")
             )
+        self._check_unchanged()
         flat = self._flat()
         final = flat.read(self._model)
         if not torch.isfinite(final).all():
@@ -124,7 +176,7 @@ class Recording:
             self._accumulate,
         )
         return OptimizerRun(
-            self._model, self._loss, flat, recipe, self._start.weights,
+            copy.deepcopy(self._model), self._loss, flat, recipe, self._start.weights,
             self._start.optimizer["state"], self._collected.batches(), tuple(self._order), final,
         )  # fmt: skip
 
@@ -138,11 +190,42 @@ class Recording:
             tuple(moving),
         )
 
+    def _taken(self, batch: Any) -> Any:
+        """What the loss takes of what `step` was given."""
+        return moved(self._collected.batch(batch), self._device)
+
+    def _check_closed(self) -> None:
+        if self._open:
+            raise InputError(
+                f"Expected calls that end, but call {len(self._order) - 1} of step failed after "
+                "its backward pass began, and left model and recording halfway. Load model and "
+                "optimizer as they were, and record again."
+            )
+
+    def _check_going(self) -> None:
+        """Whether the model is as the last call left it, and runs as it will be run again."""
+        self._check_closed()
+        if torch.is_autocast_enabled(self._device.type):
+            raise InputError(
+                "Expected plain arithmetic, got autocast, which is not repeated later; record "
+                "outside of it, with the model in the precision that is wanted."
+            )
+        self._check_unchanged()
+
+    def _check_unchanged(self) -> None:
+        if mark(self._model) != self._mark:
+            raise InputError(
+                f"Expected the weights as call {len(self._order) - 1} of step left them, but they "
+                "were changed since; only recording.step may change them while a training is "
+                "recorded."
+            )
+
     def _check_repeatable(self, batch: Any) -> None:
         """Two passes must give the same losses, and change nothing in the model."""
         buffers = {name: buffer.clone() for name, buffer in self._model.named_buffers()}
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            first, second = (self._loss(self._model, batch) for _ in range(2))
+        devices = [self._device] if self._device.type == "cuda" else []
+        with torch.no_grad(), torch.random.fork_rng(devices=devices):
+            first, second = (self._loss(self._model, self._taken(batch)) for _ in range(2))
         changed = [
             name
             for name, buffer in self._model.named_buffers()
@@ -156,11 +239,12 @@ class Recording:
                 f"{changed[:3]} (batch normalisation?), which another order would change too; "
                 "put these modules into evaluation mode."
             )
-        if not torch.equal(first, second):
+        check_shape(first)
+        if not torch.equal(first.nan_to_num(), second.nan_to_num()):
             raise InputError(
                 "Expected the same losses from the same batch, got others the second time: "
-                "training is random (dropout?), and cannot be repeated in another order. Set "
-                "dropout to 0, or call model.eval() before recording."
+                "training is random (dropout, or a random collator?), and cannot be repeated in "
+                "another order. Set dropout to 0, or call model.eval() before recording."
             )
 
     def _check_moving(self) -> None:
@@ -181,6 +265,11 @@ class Recording:
         """The groups' rates; nothing else of them may change."""
         groups = self._optimizer.param_groups
         start = self._start.optimizer["param_groups"]
+        if len(groups) != len(start):
+            raise InputError(
+                f"Expected the optimizer's {len(start)} groups, got {len(groups)} at step "
+                f"{len(self._rates)}; add them before record()."
+            )
         for now, before in zip(groups, start, strict=True):
             told = _options(before)
             changed = [name for name, value in _options(now).items() if told.get(name) != value]
@@ -221,13 +310,17 @@ def record(
         UnsupportedModelError: Another optimizer or a compiled model.
         InputError: An argument does not fit.
     """
-    check_model(model)
+    check_whole_model(model)
     check_optimizer(optimizer)
+    check_scheduler(scheduler, optimizer)
     check_whole("accumulate", accumulate, least=1)
     if max_grad_norm is not None:
         check_positive("max_grad_norm", max_grad_norm)
     chosen = default_loss(model) if loss is None else loss
+    check_loss(chosen)
     examples = None if dataset is None else as_examples(dataset, pad=padding_of(model))
+    if examples is not None:
+        check_examples(model, chosen, examples)
     return Recording(model, optimizer, chosen, scheduler, max_grad_norm, accumulate, examples)
 
 
@@ -251,21 +344,7 @@ def _names(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[tuple[str
 def _options(group: dict[str, Any]) -> dict[str, Any]:
     """What of a group is neither parameters nor a learning rate."""
     return {
-        name: tuple(value) if isinstance(value, list) else value
+        name: plain(value)
         for name, value in group.items()
         if name not in ("params", "lr", "initial_lr", "param_names")
     }
-
-
-def _check_losses(losses: Tensor, call: int) -> None:
-    if losses.dim() != 1 or not losses.requires_grad:
-        raise InputError(
-            "Expected loss(model, batch) to return one loss for each example with a gradient, of "
-            f"shape (n_examples,), got shape {tuple(losses.shape)}; return losses.mean(dim=1), "
-            "not their mean over the batch."
-        )
-    if not torch.isfinite(losses).all():
-        raise TrainingDataError(
-            f"Expected finite losses, got {losses.detach().tolist()[:5]} at call {call} of step; "
-            "the training diverged or the batch is damaged. Lower the learning rate or clip."
-        )

@@ -185,6 +185,11 @@ def check_optimizer(optimizer: torch.optim.Optimizer) -> None:
                     f"Expected {name} with {option}={wanted}, got {group[option]!r}; its updates "
                     "cannot be followed."
                 )
+        tensors = [option for option, value in group.items() if isinstance(value, Tensor)]
+        if tensors:
+            raise UnsupportedModelError(
+                f"Expected {name} with numbers as options, got tensors for {tensors}; give floats."
+            )
 
 
 def clip_scale(gradient: Tensor, most: float | None) -> Tensor | float:

@@ -1,9 +1,10 @@
 """`OptimizerRun`: a recorded training that can be repeated, exactly or with a change."""
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from os import PathLike
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -16,14 +17,14 @@ from influence.change import Change, Reordered, removed_weight
 from influence.errors import InputError, RetrainingError
 from influence.run import fingerprint, name_of
 from llm_influence.coverage import moved
-from llm_influence.examples import Examples
 from llm_influence.gradients import Loss
 from llm_influence.order.batches import Batches
 from llm_influence.order.derivatives import Derivatives
 from llm_influence.order.flat import Flat
 from llm_influence.order.places import Places, places
+from llm_influence.order.queries import BatchQueries, as_queries
 from llm_influence.order.rules import RULES, Moments, Rule
-from llm_influence.other_examples import OtherExamples
+from llm_influence.order.training import share, step
 
 Unit = Literal["sample", "batch"]
 Weights = Mapping[str, Tensor]
@@ -136,9 +137,11 @@ class OptimizerRun:
     def _fingerprint(self) -> str:
         examples = self.batches.examples
         rows = [fingerprint(rows) for rows in self.batches.rows]
-        begin = [_hash(tensor) for tensor in (*self.start.values(), *self._moments(), self.final)]
+        start = [self.start[name] for name in sorted(self.start)]
+        begin = [_hash(tensor) for tensor in (*start, *self._moments(), self.final)]
         return fingerprint(
             "optimizer run 1", repr(self.recipe), name_of(self.loss), self.unit, *begin, *rows,
+            repr(sorted(self._steps_taken())), repr(self.flat),
             examples.content(slice(0, examples.n_queries)), np.array(self.order),
         )  # fmt: skip
 
@@ -151,29 +154,64 @@ class OptimizerRun:
             "steps": self.n_steps,
         }
 
-    def queries(self, *data: Any) -> "BatchQueries":
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the tensors that `save` writes."""
+        from llm_influence.order.files import size_of
+
+        return size_of(self)
+
+    def save(self, folder: str | PathLike[str]) -> None:
+        """Writes the run into a new folder: completely, or nothing of it.
+
+        It holds start, optimizer state, final weights and steps, and what the steps took: the
+        batches, or the rows and the examples, where these have input_ids. Examples of other kinds
+        given as dataset= are not saved.
+
+        Raises:
+            InputError: The folder exists.
+            StorageError: It cannot be written: the disk is full, say.
+        """
+        from llm_influence.order.files import save
+
+        save(self, folder)
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | PathLike[str],
+        model: nn.Module | None = None,
+        loss: Loss | None = None,
+        dataset: Any = None,
+    ) -> "OptimizerRun":
+        """The run of a folder that `save` wrote; no code in it is run.
+
+        Args:
+            folder: The folder; its checksums are verified.
+            model: The architecture, on the device to use; a copy of it gets the saved weights.
+                Not needed for models of transformers without adapters.
+            loss: The loss; not needed for the built-in ones.
+            dataset: The examples, where the folder does not hold them.
+
+        Raises:
+            StorageError: A file is missing, damaged or of another format version.
+            InputError: Model, loss or dataset are missing or not those of the recording.
+            TrainingDataError: The dataset holds other examples.
+        """
+        from llm_influence.order.files import load
+
+        return load(folder, model, loss, dataset)
+
+    def queries(self, *data: Any) -> BatchQueries:
         """Validates queries: a list of batches, the loss of a query is the mean over its batch.
 
         `Examples` (of `encode`, or `run.batches.examples`) are one query each.
         """
         if len(data) != 1:
             raise InputError(f"Expected one list of batches as queries, got {len(data)} arguments.")
-        given = data[0]
-        if isinstance(given, BatchQueries):
-            return given
-        if isinstance(given, Examples):
-            singles = [given.batch(np.array([i])) for i in range(given.n_queries)]
-            return self._checked(BatchQueries(singles, given.index))
-        if isinstance(given, Mapping | str | bytes | Tensor) or not isinstance(given, Sequence):
-            raise InputError(
-                "Expected a list of batches, each a query as the loss takes it, got a "
-                f"{type(given).__name__}; one batch alone is [batch]."
-            )
-        if not given:
-            raise InputError("Expected at least one batch as query, got none.")
-        return self._checked(BatchQueries(list(given), pd.RangeIndex(len(given))))
-
-    def _checked(self, queries: "BatchQueries") -> "BatchQueries":
+        queries = as_queries(data[0])
+        if queries is data[0]:
+            return queries
         losses = self.losses(queries)
         wrong = np.flatnonzero(~np.isfinite(losses))
         if wrong.size:
@@ -183,21 +221,31 @@ class OptimizerRun:
             )
         return queries
 
-    def train_queries(self) -> "BatchQueries":
+    def train_queries(self) -> BatchQueries:
         """Every training row as a query."""
         return BatchQueries([self.row(i) for i in range(self.n_train)], self.train_index)
 
-    def losses(self, queries: "BatchQueries") -> NDArray[np.float64]:
+    def losses(self, queries: BatchQueries) -> NDArray[np.float64]:
         """Loss of each query as trained, shape (n_queries,)."""
         return self.losses_at(self.final, queries)
 
-    def losses_at(self, weights: Tensor, queries: "BatchQueries") -> NDArray[np.float64]:
+    def losses_at(self, weights: Tensor, queries: BatchQueries) -> NDArray[np.float64]:
         """Loss of each query at any weights, shape (n_queries,)."""
         model = copy.deepcopy(self.model)
         self.flat.write(model, weights)
         with torch.no_grad():
-            found = [self.loss(model, self.placed(b)).double().mean() for b in queries.batches]
+            found = [self._loss_of(model, i, b) for i, b in enumerate(queries.batches)]
         return torch.stack(found).cpu().numpy()
+
+    def _loss_of(self, model: nn.Module, i: int, batch: Any) -> Tensor:
+        try:
+            return self.loss(model, self.placed(batch)).double().mean()
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise InputError(
+                f"Expected batches that the loss takes, like those of training, but query {i}, a "
+                f"{type(batch).__name__}, fails with {error!r}; examples go through "
+                "llm_influence.encode, and one batch alone is [batch]."
+            ) from error
 
     def placed(self, batch: Any) -> Any:
         """A batch on the device of the model."""
@@ -278,10 +326,10 @@ class OptimizerRun:
         yield self.flat.read(model)
         for t, parts in enumerate(self.parts(change)):
             for part in parts:
-                backward(self.loss(model, part.batch), part.weights, len(parts))
+                share(self.loss(model, part.batch), part.weights, len(parts)).backward()
             for group, rate in zip(optimizer.param_groups, self.recipe.rates[t], strict=True):
                 group["lr"] = rate
-            step(optimizer, self.recipe.max_grad_norm)
+            step(model, optimizer, self.recipe.max_grad_norm)
             yield self.flat.read(model)
 
     def _fresh(self) -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -316,7 +364,7 @@ class OptimizerRun:
 
     def _taken(self) -> int:
         """Steps of the optimizer before the run."""
-        steps = {int(one["step"]) for one in self.state.values() if "step" in one}
+        steps = self._steps_taken()
         if len(steps) > 1:
             raise InputError(
                 f"Expected an optimizer whose parameters all took as many steps, got {steps}."
@@ -324,41 +372,9 @@ class OptimizerRun:
         carried = int(any(one.get("momentum_buffer") is not None for one in self.state.values()))
         return steps.pop() if steps else carried
 
-
-@dataclass(frozen=True, eq=False)
-class BatchQueries:
-    """Queries of an `OptimizerRun`: the loss of each is the mean over its batch."""
-
-    batches: list[Any]
-    index: pd.Index
-
-    @property
-    def n_queries(self) -> int:
-        return len(self.batches)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Hash of the batches."""
-        return OtherExamples.of(self.batches, list).content(slice(0, self.n_queries))
-
-    def __getitem__(self, block: slice) -> Self:
-        return replace(self, batches=self.batches[block], index=self.index[block])
-
-
-def backward(losses: Tensor, weights: Tensor | None, n_parts: int) -> float:
-    """Adds the gradient of a batch's loss, one of `n_parts` of a step; returns the loss."""
-    mean = losses.mean() if weights is None else (weights * losses).sum() / len(losses)
-    (mean / n_parts if n_parts > 1 else mean).backward()
-    return float(mean.detach())
-
-
-def step(optimizer: torch.optim.Optimizer, max_grad_norm: float | None) -> None:
-    """Clips, moves the weights, and forgets the gradients."""
-    if max_grad_norm is not None:
-        held = [p for group in optimizer.param_groups for p in group["params"]]
-        torch.nn.utils.clip_grad_norm_(held, max_grad_norm)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+    def _steps_taken(self) -> set[int]:
+        held = [self.state.get(number, {}) for number in self.flat.numbers]
+        return {int(one["step"]) for one in held if "step" in one}
 
 
 def _hash(tensor: Tensor) -> str:
