@@ -16,11 +16,17 @@ from influence.evaluate import compare
 from influence.progress import track
 from llm_influence.order.mean_field import MeanField
 from llm_influence.order.method import Asked, Built, Floats, Method
+from llm_influence.order.pair import Pair
 from llm_influence.order.places import Places
 from llm_influence.order.run import BatchQueries, OptimizerRun, Unit
 from llm_influence.order.search import shuffled
+from llm_influence.order.taylor import Taylor
 
-METHODS: dict[str, type[Method]] = {"mean_field": MeanField}
+METHODS: dict[str, type[Method]] = {
+    "mean_field": MeanField,
+    "pair": Pair,
+    "taylor": Taylor,
+}
 Name = Literal["mean_field", "galerkin", "pair", "taylor"]
 
 TRUSTED = 0.5  # rank agreement with real retrainings from which `best` is answered
