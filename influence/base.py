@@ -121,7 +121,9 @@ class Estimator(ABC, Generic[RunT]):
         run = self._fitted_run()
         parameters = {name: _told(value) for name, value in self.parameters.items()}
         stated = {**run.provenance, **self.findings_}
-        return Provenance(type(self).__name__, parameters, self.unit, run.fingerprint, stated)
+        # Where `unit` is an argument, it says what a training row is; the answers are losses.
+        unit = "loss" if "unit" in parameters else self.unit
+        return Provenance(type(self).__name__, parameters, unit, run.fingerprint, stated)
 
 
 def _told(value: Any) -> str | float | None:

@@ -31,11 +31,14 @@ __all__ = [
     "MeanField",
     "Mixture",
     "OptimizerRun",
+    "Pair",
     "Random",
     "RecordTraining",
+    "Replay",
     "RepresentationSimilarity",
     "SampleOrder",
     "StoreAt",
+    "Taylor",
     "TokenInfluence",
     "TracIn",
     "TrackStar",
@@ -58,9 +61,12 @@ if TYPE_CHECKING:
     from llm_influence.learned import PCA
     from llm_influence.less import LESS, select
     from llm_influence.order.mean_field import MeanField
+    from llm_influence.order.pair import Pair
     from llm_influence.order.recorder import record
+    from llm_influence.order.replay import Replay
     from llm_influence.order.run import OptimizerRun
     from llm_influence.order.sample_order import SampleOrder
+    from llm_influence.order.taylor import Taylor
     from llm_influence.order.trainer import RecordTraining
     from llm_influence.projection import Dense, Identity, Kronecker
     from llm_influence.representation import EmbeddingSimilarity, RepresentationSimilarity
@@ -83,8 +89,11 @@ else:
             "llm_influence.learned": ["PCA"],
             "llm_influence.order.mean_field": ["MeanField"],
             "llm_influence.order.recorder": ["record"],
+            "llm_influence.order.pair": ["Pair"],
+            "llm_influence.order.replay": ["Replay"],
             "llm_influence.order.run": ["OptimizerRun"],
             "llm_influence.order.sample_order": ["SampleOrder"],
+            "llm_influence.order.taylor": ["Taylor"],
             "llm_influence.order.trainer": ["RecordTraining"],
             "llm_influence.projection": ["Dense", "Identity", "Kronecker"],
             "llm_influence.retrain": ["retrainer"],

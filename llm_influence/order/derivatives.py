@@ -4,8 +4,9 @@ Plain autograd on a copy of the model, whose parameters are set to the weights a
 Attention runs by its plain formula, which can be differentiated twice.
 """
 
+import contextlib
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 
 from llm_influence.gradients import Loss
 from llm_influence.order.flat import Flat
+
+TOGETHER = 8  # directions of one vectorised pass, which holds as many copies of what it computes
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,24 +75,46 @@ class Derivatives:
             gradient = self._joined(parts)
 
             def products(directions: Tensor) -> tuple[Tensor, Tensor]:
-                both = [self._product(gradient, factors, one) for one in directions]
+                some = directions.split(TOGETHER)
+                both = [self._products(gradient, factors, block) for block in some]
                 bent, slopes = zip(*both, strict=True)
-                return torch.stack(bent), torch.stack(slopes)
+                return torch.cat(bent), torch.cat(slopes)
 
             yield Linearised(gradient.detach(), products)
 
-    def _product(self, gradient: Tensor, factors: Tensor, along: Tensor) -> tuple[Tensor, Tensor]:
-        *bent, slopes = torch.autograd.grad(
-            gradient, [*self._parameters, factors], along, retain_graph=True, allow_unused=True
-        )
-        return self._joined(bent), torch.zeros_like(factors) if slopes is None else slopes
+    def _products(self, gradient: Tensor, factors: Tensor, along: Tensor) -> tuple[Tensor, Tensor]:
+        """Of some directions in one vectorised pass, or one by one where torch has none."""
+        if len(along) > 1:
+            with contextlib.suppress(RuntimeError):
+                return self._product(gradient, factors, along, together=True)
+        both = [self._product(gradient, factors, one, together=False) for one in along]
+        bent, slopes = zip(*both, strict=True)
+        return torch.stack(bent), torch.stack(slopes)
 
-    def _joined(self, parts: Any) -> Tensor:
+    def _product(
+        self, gradient: Tensor, factors: Tensor, along: Tensor, *, together: bool
+    ) -> tuple[Tensor, Tensor]:
+        *bent, slopes = torch.autograd.grad(
+            gradient,
+            [*self._parameters, factors],
+            along,
+            retain_graph=True,
+            allow_unused=True,
+            is_grads_batched=together,
+        )
+        lead = along.shape[:-1]
+        none = factors.new_zeros((*lead, len(factors)))
+        return self._joined(bent, lead), none if slopes is None else slopes
+
+    def _joined(self, parts: Any, lead: Sequence[int] = ()) -> Tensor:
+        """One tensor for each parameter, or None, as vectors, shape (*lead, n)."""
         found = [
-            torch.zeros_like(parameter) if part is None else part
+            parameter.new_zeros((*lead, parameter.numel()))
+            if part is None
+            else part.reshape(*lead, -1)
             for parameter, part in zip(self._parameters, parts, strict=True)
         ]
-        return self._flat.join(found)
+        return torch.cat(found, dim=-1)
 
     @contextmanager
     def _at(self, weights: Tensor) -> Iterator[None]:

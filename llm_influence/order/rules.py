@@ -83,6 +83,10 @@ class Rule(ABC):
             step: Number of the step, from 0; the learning rate is that of the step.
         """
 
+    @abstractmethod
+    def roots(self, moments: Moments, step: int) -> Tensor:
+        """sqrt(v) after a step, bias-corrected, where v > 0; empty of rules without it."""
+
     def option(self, name: str, like: Tensor) -> Number:
         """An option of the groups, spread over the vector where they differ."""
         return self.flat.spread([float(group[name]) for group in self.groups], like)
@@ -139,6 +143,11 @@ class Adam(Rule):
         scale = _root(v / (1 - b2**time) + self.smoothing**2) + self.option("eps", weights)
         return weights - rate / (1 - b1**time) * m / scale, (m, v)
 
+    def roots(self, moments: Moments, step: int) -> Tensor:
+        b2 = self.flat.spread([float(group["betas"][1]) for group in self.groups], moments[1])
+        v = moments[1] / (1 - b2 ** (self.taken + step + 1))
+        return v[v > 0].sqrt()
+
 
 class Momentum(Rule):
     """SGD with or without momentum: one moment, the buffer."""
@@ -159,6 +168,9 @@ class Momentum(Rule):
         if not _any(momentum):
             used, buffer = mean, moments[0]
         return weights - self.rate(step, weights) * used, (buffer,)
+
+    def roots(self, moments: Moments, step: int) -> Tensor:
+        return moments[0].new_empty(0)
 
 
 RULES: dict[str, type[Rule]] = {"Adam": Adam, "AdamW": Adam, "SGD": Momentum}
