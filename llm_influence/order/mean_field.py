@@ -1,165 +1,173 @@
 """`MeanField`: the effect of every item at every place, around the order-averaged training.
 
-A virtual run takes at each step the average over items: m absorbs the mean of their gradients and v
-the mean of their squares, so that its path depends on no order. With weights alpha[t, l] on item l
-at place t, the derivative of a query's loss by alpha at the average is
+Relax an order to weights alpha[p, l] on item l at place p: a step of places p with shares s_p
+absorbs, as the expectation over items drawn for each place by itself,
 
-    A[t, l] = <d mean, g_l(w_t)> s + <d square, S_l(w_t)>
+    mean   = sum_p s_p sum_l alpha[p, l] g_l
+    square = mean^2 + sum_p s_p^2 (sum_l alpha[p, l] g_l^2 - (sum_l alpha[p, l] g_l)^2)
 
-where d mean and d square are the adjoints of what the step absorbs, swept backwards along the path
-with the Hessian of one random step, s is the share of the place, and S_l the part of the squared
-gradient of a step that is due to item l: g_l^2 for steps of one item, and for more the first order
-of its decomposition over the items of the step. An order's loss is, up to a constant, the sum over
-places of A[t, order[t]].
+of the items' gradients g_l at the weights before it. Where every alpha is the share of the item in
+the training, the path depends on no order. There the derivative of a query's loss by alpha is
+
+    A[p, l] = <d mean, s_p g_l> + <d square, s_p^2 g_l^2 + 2 s_p (1 - s_p) g_l mean>
+
+with d mean and d square the adjoints of what the step absorbs, swept backwards along the path with
+the curvature of random steps. An order's loss is, up to a constant, the sum over places of
+A[p, order[p]].
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from influence.checks import check_whole
+from influence.checks import check_positive, check_whole
 from influence.progress import track
+from llm_influence.order.mean_path import MeanPath, Mixed, State, real_path, virtual_path
 from llm_influence.order.method import Asked, Built, Floats, Method, Orders
 from llm_influence.order.places import Places
-from llm_influence.order.rewind import rewind
-from llm_influence.order.rules import Moments, back_through_clip, clip_scale
+from llm_influence.order.rules import back_through_clip, clip_scale
 from llm_influence.order.run import BatchQueries, OptimizerRun
 from llm_influence.order.search import assigned
 
 Positions = NDArray[np.int64]
 
 
-class _State(NamedTuple):
-    weights: Tensor
-    moments: Moments
-
-
 @dataclass(frozen=True)
 class MeanField(Method):
     """The order-averaged sweep.
 
-    Cost, in retrainings: build `draws`; about 3 for the sweep of one query and `n_places` /
-    `accumulate` for the gradients of all items along the path. An order is then a sum of look-ups.
+    Cost, in retrainings of T steps of one batch: build `orders`, and `knots` times the gradients
+    of all items, n_items / T each; a query about 3 for each of `curvature`. An order is then a sum
+    of look-ups. Memory: weights and moments at each step, and the gradients of all items at
+    `knots` steps.
 
     Attributes:
-        draws: Random steps whose average each step of the virtual run takes.
+        orders: Real trainings in orders that share out the places among the items; the path is
+            the mean of their states. 0: the path of the virtual training whose steps absorb the
+            averages above, at the cost of the gradients of all items at each step.
+        knots: Steps along the path at which gradients of all items are kept; between them they are
+            interpolated in time. None: all steps.
+        curvature: Random steps whose mean curvature each step of the sweep takes; None: of all
+            items, exactly as their average has it.
+        smoothing: Adam's sqrt(v) is sqrt(v + smoothing^2) in the sweep.
     """
 
-    draws: int = 4
+    orders: int = 16
+    knots: int | None = 4
+    curvature: int | None = 1
+    smoothing: float = 1e-3
 
     def __post_init__(self) -> None:
-        check_whole("draws", self.draws, least=1)
+        check_whole("orders", self.orders)
+        if self.knots is not None:
+            check_whole("knots", self.knots, least=1)
+        if self.curvature is not None:
+            check_whole("curvature", self.curvature, least=1)
+        check_positive("smoothing", self.smoothing, zero=True)
 
     def build(self, run: OptimizerRun, seed: int, progress: bool) -> Built:
-        return _Built(run, self.draws, seed, progress)
+        last, n = run.n_steps - 1, run.n_steps if self.knots is None else self.knots
+        knots = np.unique(np.rint(np.linspace(0, last, n))).astype(int).tolist()
+        if self.orders:
+            path = real_path(run, self.orders, knots, seed, progress)
+        else:
+            path = virtual_path(run, knots, progress)
+        return _Built(self, run, path, seed, progress)
 
 
 class _Built(Built):
-    def __init__(self, run: OptimizerRun, draws: int, seed: int, progress: bool) -> None:
-        self._run, self._draws, self._seed, self._progress = run, draws, seed, progress
-        self._derivatives, self._rule = run.derivatives(), run.rule()
-        self._rows = [run.row(i) for i in range(run.n_train)]
+    def __init__(
+        self, method: MeanField, run: OptimizerRun, path: MeanPath, seed: int, progress: bool
+    ) -> None:
+        self._method, self._run, self._path = method, run, path
+        self._seed, self._progress = seed, progress
+        self._derivatives, self._rule = run.derivatives(), run.rule(method.smoothing)
 
     def ask(self, queries: BatchQueries) -> Asked:
-        run, places = self._run, self._run.places
+        run, places, states = self._run, self._run.places, self._path.states
         found = np.zeros((queries.n_queries, places.n_places, places.n_items))
-        states = rewind(_State(*run.begin()), self._advance, run.n_steps)
-        _, last = next(states)
-        slopes = [self._derivatives.gradient(last.weights, run.placed(b)) for b in queries.batches]
-        first = torch.stack(slopes)
-        adjoints = (first, *(torch.zeros_like(first) for _ in last.moments))
-        for step, state in track(states, "mean field", run.n_steps, self._progress):
-            adjoints = self._back(step, state, adjoints, found)
+        end = states[-1].weights
+        first = torch.stack(
+            [self._derivatives.gradient(end, run.placed(batch)) for batch in queries.batches]
+        )
+        adjoints = (first, *(torch.zeros_like(first) for _ in states[-1].moments))
+        steps = range(run.n_steps - 1, -1, -1)
+        for step in track(steps, "mean field", run.n_steps, self._progress):
+            here = self._path.at(step)
+            partials = self._rule.partials(*states[step], here.mean, here.square, step)
+            weights, *moments, of_mean, of_square = partials.back(adjoints)
+            found[:, places.of_step(step)] = _effects(step, here, places, of_mean, of_square)
+            bend = self._of_all if self._method.curvature is None else self._of_drawn
+            adjoints = (weights + bend(step, here, of_mean, of_square), *moments)
         return _Asked(found, places)
 
-    def _advance(self, step: int, state: _State) -> _State:
-        """One step of the average run."""
-        mean, square = self._absorbed(step, state.weights)
-        return _State(*self._rule.update(*state, mean, square, step))
-
-    def _absorbed(self, step: int, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean over random steps of the clipped gradient and of its square."""
-        mean, square = torch.zeros_like(weights), torch.zeros_like(weights)
-        for drawn in self._drawn(step):
-            gradient = self._step_gradient(step, weights, drawn)
-            gradient = gradient * clip_scale(gradient, self._run.recipe.max_grad_norm)
-            mean, square = mean + gradient / self._draws, square + gradient**2 / self._draws
-        return mean, square
-
-    def _drawn(self, step: int) -> Positions:
-        """The items of some random steps, shape (draws, n_places of the step)."""
-        places = self._run.places
+    def _of_drawn(self, step: int, here: Mixed, of_mean: Tensor, of_square: Tensor) -> Tensor:
+        """What the gradients of random steps add to the adjoint of the weights, on average."""
+        places, state = self._run.places, self._path.states[step]
         rng = np.random.default_rng([self._seed, step])
-        here = places.of_step(step)
-        pool = np.repeat(np.arange(places.n_items), places.counts)
-        return np.stack(
-            [rng.choice(pool, here.stop - here.start, replace=False) for _ in range(self._draws)]
-        )
-
-    def _step_gradient(self, step: int, weights: Tensor, items: Positions) -> Tensor:
-        shares = self._run.places.shares[self._run.places.of_step(step)]
-        total = torch.zeros_like(weights)
-        for item, share in zip(items, shares, strict=True):
-            total = total + share * self._derivatives.gradient(weights, self._rows[item])
+        shares = places.shares[places.of_step(step)]
+        chances = places.counts / places.counts.sum()
+        n = self._method.curvature or 1
+        drawn = [rng.choice(places.n_items, len(shares), p=chances) for _ in range(n)]
+        total = torch.zeros_like(of_mean)
+        for items in drawn:
+            total = total + self._of_step(state, items, shares, of_mean, of_square) / n
         return total
 
-    def _back(
-        self, step: int, state: _State, adjoints: tuple[Tensor, ...], found: Floats
-    ) -> tuple[Tensor, ...]:
-        """Adjoints before a step from those after it; fills in the step's places."""
-        mean, square = self._absorbed(step, state.weights)
-        partials = self._rule.partials(*state, mean, square, step)
-        weights, *moments, of_mean, of_square = partials.back(adjoints)
-        self._fill(step, state.weights, of_mean, of_square, found)
-        items = self._drawn(step)[0]
-        return (weights + self._bent(step, state.weights, items, of_mean, of_square), *moments)
-
-    def _fill(
-        self, step: int, weights: Tensor, of_mean: Tensor, of_square: Tensor, found: Floats
-    ) -> None:
-        """The effect of every item at every place of a step."""
-        places, counts = self._run.places, self._run.places.counts
-        here = places.of_step(step)
-        alone = here.stop - here.start == 1
-        gradients = [self._derivatives.gradient(weights, row) for row in self._rows]
-        average = sum(g * (c / counts.sum()) for g, c in zip(gradients, counts, strict=True))
-        most = self._run.recipe.max_grad_norm
-        typical = 1.0 if alone else self._typical_scale(step, weights)
-        for item, gradient in enumerate(gradients):
-            scale = clip_scale(gradient, most) if alone else typical
-            for place in range(here.start, here.stop):
-                share = self._run.places.shares[place]
-                own = share * scale * gradient
-                others = (1 - share) * scale * average
-                effect = of_mean @ own + of_square @ (own**2 + 2 * own * others)
-                found[:, place, item] = effect.double().cpu().numpy()
-
-    def _typical_scale(self, step: int, weights: Tensor) -> float:
-        """Mean of what clipping multiplies the gradients of random steps by."""
-        most = self._run.recipe.max_grad_norm
-        if most is None:
-            return 1.0
-        drawn = [self._step_gradient(step, weights, items) for items in self._drawn(step)]
-        return float(np.mean([float(clip_scale(gradient, most)) for gradient in drawn]))
-
-    def _bent(
-        self, step: int, weights: Tensor, items: Positions, of_mean: Tensor, of_square: Tensor
+    def _of_step(
+        self, state: State, items: Positions, shares: Floats, of_mean: Tensor, of_square: Tensor
     ) -> Tensor:
-        """What the gradients of one random step add to the adjoint of the weights."""
-        shares = self._run.places.shares[self._run.places.of_step(step)]
-        most = self._run.recipe.max_grad_norm
-        gradient = self._step_gradient(step, weights, items)
-        clipped = gradient * clip_scale(gradient, most)
-        along = back_through_clip(gradient, of_mean + 2 * clipped * of_square, most)
-        total = torch.zeros_like(along)
-        for item, share in zip(items, shares, strict=True):
-            with self._derivatives.linearised(weights, self._rows[item]) as here:
-                total = total + share * here.products(along)[0]
+        """What the clipped gradient of one step adds to the adjoint of the weights."""
+        most, parts = self._run.recipe.max_grad_norm, self._parts(items, shares)
+        whole = torch.zeros_like(state.weights)
+        for factor, part in parts if len(parts) > 1 else ():
+            whole = whole + factor * self._derivatives.gradient(state.weights, *part)
+        total = torch.zeros_like(of_mean)
+        for factor, part in parts:
+            with self._derivatives.linearised(state.weights, *part) as one:
+                gradient = whole if len(parts) > 1 else one.gradient
+                clipped = gradient * clip_scale(gradient, most)
+                along = back_through_clip(gradient, of_mean + 2 * clipped * of_square, most)
+                total = total + factor * one.products(along)[0]
         return total
+
+    def _parts(self, items: Positions, shares: Floats) -> list[tuple[float, Any]]:
+        """What the items of a step are differentiated as: a factor, a batch and its shares."""
+        run = self._run
+        if run.unit == "sample":
+            weights = torch.as_tensor(shares).to(run.final)
+            return [(1.0, (run.placed(run.batches.of_rows(items)), weights))]
+        return [(float(s), (run.row(int(i)),)) for s, i in zip(shares, items, strict=True)]
+
+    def _of_all(self, step: int, here: Mixed, of_mean: Tensor, of_square: Tensor) -> Tensor:
+        """What the average over all items adds to the adjoint of the weights."""
+        run, places, weights = self._run, self._run.places, self._path.states[step].weights
+        most = run.recipe.max_grad_norm
+        shares = places.shares[places.of_step(step)]
+        alone, squares = len(shares) == 1, float((shares**2).sum())
+        total = torch.zeros_like(of_mean)
+        for item, chance in enumerate(places.counts / places.counts.sum()):
+            with self._derivatives.linearised(weights, run.row(item)) as one:
+                scale = clip_scale(one.gradient, most) if alone else here.scale
+                typical = squares * scale * one.gradient + (1 - squares) * here.mean
+                along = of_mean + 2 * typical * of_square
+                back = back_through_clip(one.gradient, along, most) if alone else scale * along
+                total = total + chance * one.products(back)[0]
+        return total
+
+
+def _effects(step: int, here: Mixed, places: Places, of_mean: Tensor, of_square: Tensor) -> Floats:
+    """Effect of every item at the places of a step, shape (n_queries, places of it, n_items)."""
+    linear = of_mean @ here.gradients.T
+    crossed = (of_square * here.mean) @ here.gradients.T
+    squared = of_square @ (here.gradients**2).T
+    shares = places.shares[places.of_step(step)]
+    effects = [s * linear + s**2 * squared + 2 * s * (1 - s) * crossed for s in shares]
+    return torch.stack(effects, dim=1).double().cpu().numpy()
 
 
 class _Asked(Asked):

@@ -38,8 +38,8 @@ class Calibration:
 
     Attributes:
         spearman: Mean over queries of the rank correlation.
-        slope: Of real on predicted effects, over all orders and queries: a prediction times this
-            has the right size.
+        slope: Of real on predicted losses over the orders, all queries together: differences
+            of predictions times this have the right size.
         n_orders: Orders retrained, besides the recorded one.
     """
 
@@ -216,7 +216,8 @@ class SampleOrder(Estimator[OptimizerRun]):
                 f"The predictions of method {self.method!r} are not finite on this run; its "
                 "expansion diverged. Try another method or a lower learning rate."
             )
-        slope = float((real * predicted).sum() / max((predicted**2).sum(), 1e-300))
+        about = predicted - predicted.mean(axis=0)
+        slope = float((real * about).sum() / max((about**2).sum(), 1e-300))
         enough = len(real) >= 3
         spearman = compare(predicted, real).mean if enough else float("nan")
         return Calibration(spearman, slope, self.calibrate)

@@ -27,6 +27,22 @@ def shuffled(places: Places, n: int, seed: int) -> Orders:
     return orders
 
 
+def balanced(places: Places, n: int, seed: int) -> Orders:
+    """Random orders that take every item at places spread evenly over its epoch.
+
+    In order k each item of an epoch is k / n of its length later than in order 0, so that as many
+    orders as items take every item at every place once. Shape (n, n_places).
+    """
+    rng = np.random.default_rng(seed)
+    orders = np.repeat(places.recorded[None], n, axis=0)
+    for epoch in epochs_of(places):
+        items = rng.permutation(places.recorded[epoch])
+        at, turns = rng.permutation(len(items)), rng.permutation(n)
+        later = np.rint(turns * len(items) / n).astype(np.int64)
+        orders[:, epoch] = items[(at + later[:, None]) % len(items)]
+    return orders
+
+
 def assigned(positions: Floats, places: Places) -> Orders:
     """The order of least sum of positions[place, item], shape (n_places,): exact.
 
