@@ -24,6 +24,7 @@ __all__ = [
     "DataInf",
     "Dense",
     "EmbeddingSimilarity",
+    "Galerkin",
     "GaussNewton",
     "Identity",
     "Kronecker",
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from llm_influence.gauss_newton import GaussNewton
     from llm_influence.learned import PCA
     from llm_influence.less import LESS, select
+    from llm_influence.order.galerkin import Galerkin
     from llm_influence.order.mean_field import MeanField
     from llm_influence.order.pair import Pair
     from llm_influence.order.recorder import record
@@ -87,6 +89,7 @@ else:
             "llm_influence.checkpoints": ["Checkpoint"],
             "llm_influence.encoding": ["encode"],
             "llm_influence.learned": ["PCA"],
+            "llm_influence.order.galerkin": ["Galerkin"],
             "llm_influence.order.mean_field": ["MeanField"],
             "llm_influence.order.recorder": ["record"],
             "llm_influence.order.pair": ["Pair"],

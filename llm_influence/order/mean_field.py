@@ -26,7 +26,7 @@ from torch import Tensor
 
 from influence.checks import check_positive, check_whole
 from influence.progress import track
-from llm_influence.order.mean_path import MeanPath, Mixed, State, real_path, virtual_path
+from llm_influence.order.mean_path import MeanPath, Mixed, State, real_path, spaced, virtual_path
 from llm_influence.order.method import Asked, Built, Floats, Method, Orders
 from llm_influence.order.places import Places
 from llm_influence.order.rules import back_through_clip, clip_scale
@@ -70,8 +70,7 @@ class MeanField(Method):
         check_positive("smoothing", self.smoothing, zero=True)
 
     def build(self, run: OptimizerRun, seed: int, progress: bool) -> Built:
-        last, n = run.n_steps - 1, run.n_steps if self.knots is None else self.knots
-        knots = np.unique(np.rint(np.linspace(0, last, n))).astype(int).tolist()
+        knots = spaced(run.n_steps, run.n_steps if self.knots is None else self.knots)
         if self.orders:
             path = real_path(run, self.orders, knots, seed, progress)
         else:

@@ -68,6 +68,11 @@ class MeanPath:
         return mixed(gradients, self.places, step, self.most)
 
 
+def spaced(n_steps: int, n: int) -> list[int]:
+    """At most n steps, evenly spaced from the first to the last."""
+    return np.unique(np.rint(np.linspace(0, n_steps - 1, n))).astype(int).tolist()
+
+
 def mixed(gradients: Tensor, places: Places, step: int, most: float | None) -> Mixed:
     """Averages over items, each as often as it is trained on.
 

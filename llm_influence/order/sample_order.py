@@ -14,6 +14,7 @@ from influence.checks import check_whole
 from influence.errors import InputError, TrainingDataError, UnsupportedChangeError
 from influence.evaluate import compare
 from influence.progress import track
+from llm_influence.order.galerkin import Galerkin
 from llm_influence.order.mean_field import MeanField
 from llm_influence.order.method import Asked, Built, Floats, Method
 from llm_influence.order.pair import Pair
@@ -24,6 +25,7 @@ from llm_influence.order.taylor import Taylor
 
 METHODS: dict[str, type[Method]] = {
     "mean_field": MeanField,
+    "galerkin": Galerkin,
     "pair": Pair,
     "taylor": Taylor,
 }
