@@ -48,6 +48,9 @@ class MeanField(Method):
     of look-ups. Memory: weights and moments at each step, and the gradients of all items at
     `knots` steps.
 
+    Wrong where effects of places do not add up, as at high rates from a random start: no table of
+    positions ranks orders there. Calibration shows it.
+
     Attributes:
         orders: Real trainings in orders that share out the places among the items; the path is
             the mean of their states. 0: the path of the virtual training whose steps absorb the
