@@ -1,6 +1,7 @@
 # Every target works as the first command after a clone: it makes the environment it needs.
 #   make quickstart    train a small model, explain its mistakes, find planted wrong labels
 #   make quickstart-llm  a tiny language model learns facts: which sentences taught it its answers
+#   make quickstart-order  other orders of a tiny training: predicted, found, really tried
 #   make test          all tests
 #   make lint          formatting, lint, types
 #   make format        apply the formatting and the safe fixes
@@ -18,7 +19,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 METADATA := pyproject.toml setup.py constraints.txt
 
-.PHONY: help quickstart quickstart-llm test lint format zoo bench study
+.PHONY: help quickstart quickstart-llm quickstart-order test lint format zoo bench study
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -28,6 +29,9 @@ quickstart: $(VENV)/.quickstart
 
 quickstart-llm: $(VENV)/.quickstart-llm
 	@$(BIN)/influence llm quickstart
+
+quickstart-order: $(VENV)/.quickstart-order
+	@$(BIN)/influence order quickstart
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -q -n 2 $(ARGS)
@@ -65,6 +69,11 @@ $(VENV)/.quickstart: $(METADATA) | $(VENV)/.made
 $(VENV)/.quickstart-llm: $(METADATA) | $(VENV)/.made
 	@echo 'Installing into $(VENV); the first time takes some minutes.'
 	@$(INSTALL) -e '.[llm]'
+	@touch $@
+
+$(VENV)/.quickstart-order: $(METADATA) | $(VENV)/.made
+	@echo 'Installing into $(VENV); the first time takes some minutes.'
+	@$(INSTALL) -e '.[llm,report]'
 	@touch $@
 
 $(VENV)/.dev: $(METADATA) | $(VENV)/.made

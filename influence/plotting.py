@@ -108,3 +108,42 @@ def bars(
     axes.invert_yaxis()
     axes.axvline(0, color="grey", linewidth=1)
     return axes
+
+
+def found_among(random: Floats, found: float, ax: "Axes | None" = None) -> "Axes":
+    """Real effects of random orders, shape (n_orders,), and of one that was found.
+
+    The recorded order has effect 0.
+    """
+    axes = axes_or_new(ax)
+    axes.hist(random, bins=min(20, max(5, len(random) // 2)), color="tab:grey", alpha=0.6)
+    axes.axvline(0, color="black", linewidth=1, label="recorded order")
+    axes.axvline(found, color="tab:red", linewidth=2, label="order found")
+    axes.set_xlabel("effect on the mean loss, after retraining")
+    axes.set_ylabel("random orders")
+    axes.legend()
+    return axes
+
+
+def position_map(values: Floats, ax: "Axes | None" = None) -> "Axes":
+    """Effect of each batch at each place, shape (n_batches, n_places), as a picture."""
+    axes = axes_or_new(ax)
+    most = float(np.abs(values).max()) or 1.0
+    picture = axes.imshow(values, cmap="RdBu_r", vmin=-most, vmax=most, aspect="auto")
+    axes.set_xlabel("place in training")
+    axes.set_ylabel("batch")
+    figure: Any = axes.figure
+    figure.colorbar(picture, ax=axes, label="effect on the loss")
+    return axes
+
+
+def forgetting(losses: Floats, ax: "Axes | None" = None, label: str | None = None) -> "Axes":
+    """Effect on a batch's loss, shape (n,), by the steps taken since it was trained on."""
+    axes = axes_or_new(ax)
+    axes.plot(np.arange(len(losses)), losses, marker="o", label=label)
+    axes.axhline(0, color="grey", linewidth=1)
+    axes.set_xlabel("steps since the batch")
+    axes.set_ylabel("effect on the loss")
+    if label is not None:
+        axes.legend()
+    return axes

@@ -21,6 +21,7 @@ __all__ = [
     "Checkpoint",
     "CheckpointRun",
     "CollectRows",
+    "Curriculum",
     "DataInf",
     "Dense",
     "EmbeddingSimilarity",
@@ -30,8 +31,10 @@ __all__ = [
     "Kronecker",
     "Margin",
     "MeanField",
+    "Memorisation",
     "Mixture",
     "OptimizerRun",
+    "OrderComparison",
     "Pair",
     "Random",
     "RecordTraining",
@@ -43,7 +46,12 @@ __all__ = [
     "TokenInfluence",
     "TracIn",
     "TrackStar",
+    "balanced_orders",
+    "compare_orders",
+    "curriculum",
     "encode",
+    "measured_memorisation",
+    "memorisation",
     "record",
     "reranked",
     "retrainer",
@@ -61,8 +69,16 @@ if TYPE_CHECKING:
     from llm_influence.gauss_newton import GaussNewton
     from llm_influence.learned import PCA
     from llm_influence.less import LESS, select
+    from llm_influence.order.comparison import OrderComparison, compare_orders
+    from llm_influence.order.curriculum import Curriculum, curriculum
     from llm_influence.order.galerkin import Galerkin
     from llm_influence.order.mean_field import MeanField
+    from llm_influence.order.memorisation import (
+        Memorisation,
+        balanced_orders,
+        measured_memorisation,
+        memorisation,
+    )
     from llm_influence.order.pair import Pair
     from llm_influence.order.recorder import record
     from llm_influence.order.replay import Replay
@@ -89,9 +105,17 @@ else:
             "llm_influence.checkpoints": ["Checkpoint"],
             "llm_influence.encoding": ["encode"],
             "llm_influence.learned": ["PCA"],
+            "llm_influence.order.comparison": ["OrderComparison", "compare_orders"],
+            "llm_influence.order.curriculum": ["Curriculum", "curriculum"],
             "llm_influence.order.galerkin": ["Galerkin"],
             "llm_influence.order.mean_field": ["MeanField"],
             "llm_influence.order.recorder": ["record"],
+            "llm_influence.order.memorisation": [
+                "Memorisation",
+                "balanced_orders",
+                "measured_memorisation",
+                "memorisation",
+            ],
             "llm_influence.order.pair": ["Pair"],
             "llm_influence.order.replay": ["Replay"],
             "llm_influence.order.run": ["OptimizerRun"],

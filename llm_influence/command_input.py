@@ -38,7 +38,7 @@ class Given:
 
     def examples(self, records: "pd.DataFrame") -> TokenExamples:
         """Examples of other records, encoded as the training examples are."""
-        return _examples(records, self.run.model, self.tokenizer, self.settings.max_length)
+        return examples_of(records, self.run.model, self.tokenizer, self.settings.max_length)
 
     def text(self, ids: Sequence[int], *, special: bool = True) -> str:
         """Tokens as text; their numbers where there is no tokenizer.
@@ -68,8 +68,9 @@ def read_input(settings: BuildSettings, device: torch.device) -> Given:
     check_model_folder(settings.model)
     records = read_records(settings.data, settings.id)
     model, tokenizer = load_model(settings.model)
-    settings = replace(settings, max_length=_max_length(settings, records, model, tokenizer))
-    examples = _examples(records, model, tokenizer, settings.max_length)
+    longest = max_length_of(settings.max_length, settings.data, records, model, tokenizer)
+    settings = replace(settings, max_length=longest)
+    examples = examples_of(records, model, tokenizer, settings.max_length)
     run = trace(
         model, examples,
         checkpoints=settings.checkpoints and list(settings.checkpoints), rates=settings.rates,
@@ -79,21 +80,20 @@ def read_input(settings: BuildSettings, device: torch.device) -> Given:
     return Given(run, tokenizer, settings)
 
 
-def _max_length(
-    settings: BuildSettings,
+def max_length_of(
+    asked: int | None,
+    path: str,
     records: "pd.DataFrame",
     model: nn.Module,
     tokenizer: "PreTrainedTokenizerBase | None",
 ) -> int | None:
     """What was asked for, or what model and tokenizer can take."""
     if "input_ids" in records:
-        if settings.max_length is not None:
-            raise InputError(
-                f"--max-length cuts texts, but {settings.data} holds input_ids; leave it out."
-            )
+        if asked is not None:
+            raise InputError(f"--max-length cuts texts, but {path} holds input_ids; leave it out.")
         return None
-    if settings.max_length is not None:
-        return settings.max_length
+    if asked is not None:
+        return asked
     known = (
         getattr(tokenizer, "model_max_length", None),
         getattr(getattr(model, "config", None), "max_position_embeddings", None),
@@ -102,12 +102,13 @@ def _max_length(
     return min(limits, default=None)
 
 
-def _examples(
+def examples_of(
     records: "pd.DataFrame",
     model: nn.Module,
     tokenizer: "PreTrainedTokenizerBase | None",
     max_length: int | None,
 ) -> TokenExamples:
+    """Records as examples of a model, checked to be of its task."""
     if "input_ids" in records:
         columns = {str(name): records[name] for name in records}
         examples = TokenExamples.of_columns(columns, records.index, padding_of(model))

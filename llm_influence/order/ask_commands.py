@@ -1,0 +1,152 @@
+"""The commands `influence order curriculum`, `memorisation` and `compare`, on a recorded run.
+
+Nothing heavy is imported here at the top: `influence --help` loads this file.
+"""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from influence.errors import InputError
+
+if TYPE_CHECKING:
+    from llm_influence.order.train_file import RecordedFile
+
+METHODS = ("mean_field", "galerkin", "pair", "taylor")
+CACHE = "retrained"  # finished retrainings, in the folder of the run
+
+
+class FindCurriculum:
+    """`influence order curriculum`: the best order for some queries, really tried."""
+
+    help = "find the order of batches that is best for some queries, and really train in it"
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        _shared(parser)
+        _asking(parser)
+        _number(parser, "random orders that are trained beside it")
+        parser.add_argument("--anyway", action="store_true", help="search although the predictions "
+            "agree with real training too little")  # fmt: skip
+
+    def run(self, args: argparse.Namespace) -> int:
+        given, folder = _opened(args)
+
+        from llm_influence.order.curriculum import curriculum
+
+        found = curriculum(
+            given.run, _queries(given, args), args.method, n_random=args.n, seed=args.seed,
+            anyway=args.anyway, cache=Path(args.run) / CACHE, progress=not args.quiet,
+        )  # fmt: skip
+        print(found.summary())
+        found.save(folder / "curriculum.npz")
+        found.to_frame().to_csv(folder / "curriculum.csv", index_label="order")
+        _draw(folder / "curriculum", [found.plot, found.random.plot])
+        return 0
+
+
+class Compare:
+    """`influence order compare`: predictions beside real training."""
+
+    help = "set predicted effects of random orders against those of really training in them"
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        _shared(parser)
+        _asking(parser)
+        _number(parser, "random orders that are trained")
+
+    def run(self, args: argparse.Namespace) -> int:
+        given, folder = _opened(args)
+
+        from llm_influence.order.comparison import compare_orders
+
+        found = compare_orders(
+            given.run, _queries(given, args), args.method, n=args.n, seed=args.seed,
+            cache=Path(args.run) / CACHE, progress=not args.quiet,
+        )  # fmt: skip
+        print(found.summary())
+        found.save(folder / "comparison.npz")
+        _draw(folder / "comparison", [found.plot])
+        return 0
+
+
+class Memorise:
+    """`influence order memorisation`: what is known at the end, by its place in training."""
+
+    help = "map how well each batch is known after training, by its place"
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        _shared(parser)
+        parser.add_argument("--queries", metavar="FILE", help="held-out examples: how their mean "
+            "loss depends on the place of each batch")  # fmt: skip
+
+    def run(self, args: argparse.Namespace) -> int:
+        given, folder = _opened(args)
+
+        from llm_influence.order.memorisation import memorisation
+
+        held_out = None
+        if args.queries is not None:
+            examples = given.examples(args.queries)
+            held_out = [examples.batch(range(examples.n_queries))]
+        found = memorisation(
+            given.run, args.method, held_out=held_out, seed=args.seed, progress=not args.quiet
+        )
+        print(found.summary())
+        found.save(folder / "memorisation.npz")
+        _draw(folder / "memorisation", [found.plot, found.plot_forgetting])
+        return 0
+
+
+def _shared(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--run", required=True, metavar="DIR", help="what `influence order record` made")
+    add("--method", choices=METHODS, default=METHODS[0], help="default: %(default)s")
+    add("--seed", type=int, default=0, help="of orders and method (default: %(default)s)")
+    add("--out", metavar="DIR", help="where results go (default: the folder of the run)")
+
+
+def _asking(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--queries", required=True, metavar="FILE", help="examples whose mean loss is asked about")
+    add("--each", action="store_true", help="ask about each example by itself; takes as much "
+        "longer as there are examples")  # fmt: skip
+
+
+def _number(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("--n", type=int, default=30, metavar="N", help=f"{what} (default: "
+        "%(default)s); finished ones are kept in the folder of the run")  # fmt: skip
+
+
+def _opened(args: argparse.Namespace) -> "tuple[RecordedFile, Path]":
+    """The recorded run and the folder of results."""
+    if not Path(args.run).is_dir():
+        raise InputError(
+            f"Expected a recorded run in {args.run}, but there is no such folder; make it with "
+            "influence order record --model DIR --data train.jsonl --run DIR."
+        )
+
+    from influence.tables import make_folder
+    from llm_influence.order.train_file import RecordedFile
+
+    out = args.run if args.out is None else args.out
+    make_folder(out)
+    return RecordedFile.load(Path(args.run)), Path(out)
+
+
+def _queries(given: "RecordedFile", args: argparse.Namespace) -> list[Any]:
+    """A query of all examples, or one of each."""
+    examples = given.examples(args.queries)
+    rows = range(examples.n_queries)
+    return [examples.batch([i]) for i in rows] if args.each else [examples.batch(rows)]
+
+
+def _draw(path: Path, plots: list[Any]) -> None:
+    """Draws pictures side by side into a PNG, and says where results are."""
+    from influence.plotting import panels
+
+    figure, axes = panels(len(plots))
+    for plot, ax in zip(plots, [axes] if len(plots) == 1 else axes, strict=True):
+        plot(ax)
+    figure.tight_layout()
+    figure.savefig(path.with_suffix(".png"), dpi=120)
+    print(f"written: {path}.npz and {path.with_suffix('.png')}")

@@ -1,0 +1,41 @@
+"""The command `influence order`: what another order of training would have done.
+
+Nothing heavy is imported here at the top: `influence --help` loads this file.
+"""
+
+import argparse
+
+from influence.cli.group import Group
+from llm_influence.order.ask_commands import Compare, FindCurriculum, Memorise
+from llm_influence.order.record_commands import Record
+
+
+class Quickstart:
+    """`influence order quickstart`: all of it on a tiny model."""
+
+    help = "train a tiny GPT, predict other orders of its training, find a better one, try it"
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+        parser.add_argument("--out", default="order-quickstart", metavar="DIR",
+                            help="where pictures go (default: %(default)s)")  # fmt: skip
+
+    def run(self, args: argparse.Namespace) -> int:
+        from llm_influence.order.quickstart import quickstart
+
+        print(quickstart(args.out, args.seed, progress=not args.quiet))
+        return 0
+
+
+order = Group(
+    "what training in another order would have done: record, predict, search, verify",
+    {
+        "record": Record(),
+        "curriculum": FindCurriculum(),
+        "memorisation": Memorise(),
+        "compare": Compare(),
+        "quickstart": Quickstart(),
+    },
+    extra="llm",
+    packages=("torch", "transformers", "safetensors"),
+)

@@ -1,0 +1,132 @@
+"""`influence order`, as a person calls it."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+pytest.importorskip("transformers")
+pytest.importorskip("matplotlib")
+
+from influence.cli.main import main
+from llm_influence import OptimizerRun, encode
+from llm_influence.order import quickstart
+from llm_influence.order.commands import order
+from llm_influence.order.comparison import OrderComparison
+from llm_influence.order.curriculum import Curriculum, curriculum
+from llm_influence.order.memorisation import Memorisation
+from llm_influence.order.train_file import Plan, RecordedFile
+from tests.llm_influence.command_line import loaded, texts
+
+
+def call(*arguments: str) -> int:
+    return main(["order", *arguments, "--quiet"], {"order": order})
+
+
+def record(*more: str) -> int:
+    return call(
+        "record", "--model", "model", "--data", "train.jsonl", "--run", "run",
+        "--batch-size", "5", "--rate", "3e-4", *more,
+    )  # fmt: skip
+
+
+def test_recording_is_the_loop_it_says(folder, capsys):
+    assert record(
+        "--epochs", "2", "--schedule", "cosine", "--warmup", "2", "--max-grad-norm", "1",
+        "--weight-decay", "0.1", "--seed", "3",
+    ) == 0  # fmt: skip
+    assert "4 batches, 8 steps" in capsys.readouterr().out
+    run = OptimizerRun.load("run/run")
+    model, tokenizer = loaded()
+    examples = encode([one["text"] for one in texts(20)], tokenizer, 32)
+    model.eval()
+    optimizer = torch.optim.AdamW(model.parameters(), 3e-4, weight_decay=0.1)
+    rng = np.random.default_rng(3)
+    taken = np.concatenate([rng.permutation(4) for _ in range(2)])
+    rates = np.array([1 / 3, 2 / 3, *((1 + np.cos(np.pi * np.arange(6) / 6)) / 2)]) * 3e-4
+    for batch, rate in zip(taken, rates, strict=True):
+        optimizer.param_groups[0]["lr"] = rate
+        rows = examples.batch(range(5 * batch, 5 * batch + 5))
+        logits = model(input_ids=rows["input_ids"], attention_mask=rows["attention_mask"]).logits
+        losses = torch.nn.functional.cross_entropy(
+            logits[:, :-1].transpose(1, 2), rows["labels"][:, 1:], reduction="none"
+        )
+        counts = (rows["labels"][:, 1:] != -100).sum(dim=1)
+        optimizer.zero_grad()
+        (losses.sum(dim=1) / counts).mean().backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    torch.testing.assert_close(run.final, run.flat.read(model), atol=1e-5, rtol=1e-4)
+    np.testing.assert_allclose([rate for (rate,) in run.recipe.rates], rates)
+
+
+def test_asking_is_the_api(folder, capsys):
+    assert record() == 0
+    shared = ("--run", "run", "--queries", "asked.jsonl")
+    assert call("curriculum", *shared, "--n", "3", "--anyway", "--each") == 0
+    assert "random orders" in capsys.readouterr().out
+    found = Curriculum.load("run/curriculum.npz")
+    read = RecordedFile.load(folder / "run")
+    asked = read.examples("asked.jsonl")
+    queries = [asked.batch([i]) for i in range(3)]
+    expected = curriculum(read.run, queries, n_random=3, anyway=True, progress=False)
+    np.testing.assert_array_equal(found.order, expected.order)
+    np.testing.assert_allclose(found.random.retrained, expected.random.retrained, atol=1e-7)
+    frame = pd.read_csv("run/curriculum.csv", index_col="order")
+    assert frame.index[:2].tolist() == ["found", "recorded"]
+    n_trained = len(list((folder / "run" / "retrained").iterdir()))
+    assert n_trained == 4
+    assert call("compare", *shared, "--n", "3", "--each", "--out", "there") == 0
+    assert len(list((folder / "run" / "retrained").iterdir())) == n_trained, "read, not trained"
+    told = OrderComparison.load("there/comparison.npz")
+    np.testing.assert_array_equal(told.retrained, found.random.retrained)
+    assert call("memorisation", *shared) == 0
+    known = Memorisation.load("run/memorisation.npz")
+    assert known.values.shape == (4, 4)
+    assert known.generalisation is not None and known.generalisation.shape == (4, 4)
+    pictures = ("run/curriculum.png", "there/comparison.png", "run/memorisation.png")
+    assert all((folder / path).read_bytes().startswith(b"\x89PNG") for path in pictures)
+
+
+def test_mistakes_are_told(folder, capsys):
+    assert call("compare", "--run", "run", "--queries", "asked.jsonl") == 2
+    assert "influence order record --model" in capsys.readouterr().err
+    assert call("compare", "--run", "model", "--queries", "asked.jsonl") == 2
+    assert "order.json" in capsys.readouterr().err
+    assert record("--batch-size", "0") == 2
+    assert "batch_size must be a whole number from 1" in capsys.readouterr().err
+    (folder / "run").mkdir(exist_ok=True)
+    (folder / "run" / "mine").touch()
+    assert record() == 2
+    assert "run is not empty" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        record("--schedule", "step")
+
+
+def test_the_rate_rises_and_falls():
+    rising = [Plan(warmup=3, schedule="linear").factor(step, 7) for step in range(7)]
+    np.testing.assert_allclose(rising, [0.25, 0.5, 0.75, 1, 0.75, 0.5, 0.25])
+    assert {Plan().factor(step, 5) for step in range(5)} == {1.0}
+    sizes = [len(batch) for batch in Plan(batch_size=4, epochs=2).batches(10)]
+    assert sorted(sizes) == [2, 2, 4, 4, 4, 4]
+
+
+def test_the_quickstart_shows_what_really_happened(folder, monkeypatch, capsys):
+    for name, value in (("N_VILLAGES", 4), ("ASKED", 1), ("WIDTH", 8), ("N_LAYERS", 1)):
+        monkeypatch.setattr(quickstart, name, value)
+    assert call("quickstart", "--seed", "1", "--out", "pictures") == 0
+    report = capsys.readouterr().out
+    assert "read 4 batches in 4 steps" in report and "bit for bit" in report
+    assert "30 random orders" in report and "Steps since the batch" in report
+    names = {path.name for path in (folder / "pictures").iterdir()}
+    assert names == {"orders.png", "memorisation.png"}
+
+
+def test_what_a_folder_lacks_is_said(folder, capsys):
+    assert record() == 0
+    about = folder / "run" / "order.json"
+    about.write_text(json.dumps({"plan": {}}))
+    assert call("memorisation", "--run", "run") == 2
+    assert "influence order record wrote" in capsys.readouterr().err
