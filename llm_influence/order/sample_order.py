@@ -1,6 +1,6 @@
 """`SampleOrder`: the loss after training in another order, without training."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,11 +16,11 @@ from influence.evaluate import compare
 from influence.progress import track
 from llm_influence.order.galerkin import Galerkin
 from llm_influence.order.mean_field import MeanField
-from llm_influence.order.method import Asked, Built, Floats, Method
+from llm_influence.order.method import Asked, Built, Floats, Method, Orders
 from llm_influence.order.pair import Pair
 from llm_influence.order.places import Places
 from llm_influence.order.run import BatchQueries, OptimizerRun, Unit
-from llm_influence.order.search import shuffled
+from llm_influence.order.search import shifted, shuffled, swapped
 from llm_influence.order.taylor import Taylor
 
 METHODS: dict[str, type[Method]] = {
@@ -87,6 +87,14 @@ class OrderAnswer:
         recorded = values[:, np.arange(self.places.n_places), self.places.recorded]
         return values - recorded[:, :, None]
 
+    def swaps(self) -> Floats:
+        """Effect of swapping the items of places i and j, shape (n_queries, n_places, n_places)."""
+        return self._of_pairs(swapped)
+
+    def moves(self) -> Floats:
+        """Effect of moving the item of place i to place j, the others moving up; same shape."""
+        return self._of_pairs(shifted)
+
     def best(self, *, anyway: bool = False, progress: bool = True) -> Reordered:
         """The order of least mean loss over the queries, as predicted.
 
@@ -106,6 +114,12 @@ class OrderAnswer:
                 "best(..., anyway=True)."
             )
         return Reordered(self.asked.best(self.seed, progress))
+
+    def _of_pairs(self, change: Callable[[Orders, int, int], Orders]) -> Floats:
+        n = self.places.n_places
+        pairs = [(i, j) for i in range(n) for j in range(n)]
+        orders = np.stack([change(self.places.recorded, i, j) for i, j in pairs])
+        return _effects(self.asked, self.places, orders).T.reshape(-1, n, n)
 
 
 class SampleOrder(Estimator[OptimizerRun]):

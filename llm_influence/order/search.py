@@ -92,17 +92,24 @@ def annealed(
     return best
 
 
+def swapped(order: Orders, i: int, j: int) -> Orders:
+    """The order with the items of two places swapped."""
+    changed = order.copy()
+    changed[[i, j]] = changed[[j, i]]
+    return changed
+
+
+def shifted(order: Orders, i: int, j: int) -> Orders:
+    """The order with the item of place i moved to place j, those between moving up."""
+    return np.insert(np.delete(order, i), j, order[i])
+
+
 def _neighbour(order: Orders, places: Places, rng: np.random.Generator) -> Orders:
     """The order with two places swapped, or one item moved, within an epoch."""
     epochs = list(epochs_of(places))
     epoch = epochs[rng.integers(len(epochs))]
-    near = order[epoch].copy()
-    i, j = rng.integers(len(near), size=2)
-    if rng.random() < 0.5:
-        near[[i, j]] = near[[j, i]]
-    else:
-        item = near[i]
-        near = np.insert(np.delete(near, i), j, item)
+    i, j = rng.integers(epoch.stop - epoch.start, size=2)
+    change = swapped if rng.random() < 0.5 else shifted
     changed = order.copy()
-    changed[epoch] = near
+    changed[epoch] = change(order[epoch], i, j)
     return changed

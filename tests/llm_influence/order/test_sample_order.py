@@ -21,6 +21,7 @@ from llm_influence import OptimizerRun, SampleOrder
 from llm_influence.order.method import Asked, Built, Method
 from llm_influence.order.run import BatchQueries
 from llm_influence.order.search import shuffled
+from tests.llm_influence.order.recorded import batches, recorded
 from tests.llm_influence.order.tiny import adapted, pairs
 
 Floats = NDArray[np.float64]
@@ -183,3 +184,16 @@ def test_a_random_order_of_the_unit_can_be_asked(unit: str) -> None:
     weights = order.run_.train(Reordered(changed))
     assert not torch.equal(weights, run.final)
     assert order.predict(Reordered(changed), QUERIES).shape == (2,)
+
+
+def test_swaps_and_moves_are_the_effects_of_those_orders() -> None:
+    run = recorded(n_batches=4)
+    queries = batches(2, seed=9)
+    answer = SampleOrder(calibrate=0).fit(run).ask(queries)
+    swaps, moves = answer.swaps(), answer.moves()
+    assert swaps.shape == moves.shape == (2, 4, 4)
+    np.testing.assert_allclose(swaps, swaps.transpose(0, 2, 1), atol=1e-12)
+    swapped, moved = answer.effects([Reordered([0, 3, 2, 1]), Reordered([1, 2, 0, 3])])
+    np.testing.assert_allclose(swaps[:, 1, 3], swapped, atol=1e-12)
+    np.testing.assert_allclose(moves[:, 0, 2], moved, atol=1e-12)
+    np.testing.assert_allclose(moves[:, 1, 2], swaps[:, 1, 2], atol=1e-12)
