@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from influence.base import Attributor
-from influence.change import Change, random_subsets
+from influence.change import Change, Without, random_subsets
 from influence.checks import check_positive, check_whole
 from influence.errors import InputError, ParityError
 from influence.progress import track
+from llm_influence.order.replay_calibration import Calibration, calibrated
 from llm_influence.order.rewind import rewind
 from llm_influence.order.rules import Moments, back_through_clip, clip_scale
 from llm_influence.order.run import BatchQueries, OptimizerRun, Unit
@@ -65,14 +66,17 @@ class Replay(Attributor[OptimizerRun, BatchQueries]):
     decay included; the batch's Hessian is in the product (one Hessian-vector product a step).
 
     Sign: positive = proponent. Unit: loss, to first order in the weights.
-    Cost, in trainings: fit 1; a sweep 3 with one query, and about .8 for each further one; all
-    queries together (`total`) 4; `average` as many sweeps more. States are computed anew from
-    2 sqrt(n_steps) kept ones, so that each step is taken twice forwards.
+    Cost, in trainings: a sweep 3 with one query, and about .8 for each further one; all queries
+    together (`total`) 4; `average` as many sweeps more. Fit 1, and with `calibrate` as many more
+    and a sweep with 4 queries: 10 in all by default. States are computed anew from 2 sqrt(n_steps)
+    kept ones, so that each step is taken twice forwards.
     Memory: 16 vectors of the size of the parameters for each query of a block, which is sized by
     that, 8 sqrt(n_steps) for the states, and the activations of a pass for up to 8 queries.
     Wrong where a removal changes more than the first order: few rows left out suit the recorded
     path, half of them the path of halves. Wrong altogether where training magnifies small
-    differences (a cold start at a high rate): compare with a few real trainings (`agreement`).
+    differences (a cold start at a high rate); so `fit` really trains without a few halves of the
+    rows, states how their effects compare in every result, and where they do not go with the
+    predicted ones no answer is given (`UnsupportedChangeError`).
     Refused: any run that `record` did not make, and one whose path in floating point leaves the
     recorded one (`ParityError`).
 
@@ -89,7 +93,10 @@ class Replay(Attributor[OptimizerRun, BatchQueries]):
         path: "recorded", or "halves" for a virtual training whose every step absorbs the mean over
             a random half of its rows and the other half: of their gradients, and of the squares.
             That is the middle of all trainings on halves, and costs twice.
-        seed: Of the halves.
+        calibrate: Random halves of the rows that are really left out, to judge the predictions on
+            4 of the run's own batches, see `replay_calibration`; from 2 on, and 0 skips it. They
+            are those of `average`, as far as these go.
+        seed: Of all halves.
 
     Attributes:
         smoothing_: The number used.
@@ -103,6 +110,7 @@ class Replay(Attributor[OptimizerRun, BatchQueries]):
         smoothing: float | Literal["auto"] = "auto",
         average: int = 0,
         path: Literal["recorded", "halves"] = "recorded",
+        calibrate: int = 3,
         seed: int = 0,
     ) -> None:
         if unit not in ("sample", "batch"):
@@ -112,10 +120,16 @@ class Replay(Attributor[OptimizerRun, BatchQueries]):
         if path not in ("recorded", "halves"):
             raise InputError(f'path must be "recorded" or "halves", got {path!r}.')
         check_whole("average", average)
+        check_whole("calibrate", calibrate)
+        if calibrate == 1:
+            raise InputError(
+                "calibrate must be 0 or from 2 on, as effects of halves are compared with each "
+                "other, got 1."
+            )
         check_whole("seed", seed)
         self.unit: Unit = unit
         self.smoothing: float | Literal["auto"] = smoothing
-        self.average, self.path, self.seed = average, path, seed
+        self.average, self.path, self.calibrate, self.seed = average, path, calibrate, seed
 
     @staticmethod
     def _trace(model: Any, *data: Any) -> OptimizerRun:
@@ -134,12 +148,26 @@ class Replay(Attributor[OptimizerRun, BatchQueries]):
         typical, missed = self._walked(seen)
         self.smoothing_ = typical if self.smoothing == "auto" else float(self.smoothing)
         self.findings_ = {"smoothing": self.smoothing_, "path off by at most": missed}
-        subsets = random_subsets(seen.n_train, 0.5, self.average, self.seed)
-        paths = [_recorded(seen), *(_recorded(seen, subset) for subset in subsets)]
+        n_subsets = max(self.average, self.calibrate)
+        subsets = random_subsets(seen.n_train, 0.5, n_subsets, self.seed)
+        averaged = subsets[: self.average]
+        paths = [_recorded(seen), *(_recorded(seen, subset) for subset in averaged)]
         if self.path == "halves":
             paths[0] = _halves(seen, self.seed)
         self._trainings = [_Training(seen, path, self.smoothing_) for path in paths]
+        self._calibration = self._calibrated(seen, subsets[: self.calibrate])
         return seen
+
+    def _calibrated(self, run: OptimizerRun, subsets: list[Without]) -> Calibration | None:
+        if not subsets:
+            return None
+
+        def explained(queries: BatchQueries) -> Floats:
+            return _by_row(run, self._swept(run, queries))
+
+        found = calibrated(run, subsets, explained, self._progress)
+        self.findings_ = {**self.findings_, **found.findings}
+        return found
 
     def _walked(self, run: OptimizerRun) -> tuple[float, float]:
         """The typical sqrt(v) over the run, and how far our path ends from the recorded one."""
@@ -191,10 +219,15 @@ class Replay(Attributor[OptimizerRun, BatchQueries]):
         return held // run.n_train + 8
 
     def _at_places(self, queries: BatchQueries, *, together: bool = False) -> Floats:
+        if self._calibration is not None:
+            self._calibration.check()
+        return self._swept(self._fitted_run(), queries, together=together)
+
+    def _swept(self, run: OptimizerRun, queries: BatchQueries, *, together: bool = False) -> Floats:
         """Mean over the trainings; with `together` of the sum over the queries."""
 
         def slopes(training: _Training, weights: Tensor) -> Tensor:
-            run, of = self._fitted_run(), training.derivatives
+            of = training.derivatives
             each = torch.stack([of.gradient(weights, run.placed(b)) for b in queries.batches])
             return each.sum(dim=0, keepdim=True) if together else each
 

@@ -118,7 +118,7 @@ def test_the_sweep_is_autograd_through_the_whole_training(optimizer: str) -> Non
     queries = sequences(3, seed=1)
     expected = by_autograd(optimizer, queries)
     run = trained(optimizer)
-    replay = Replay("sample", smoothing=0).fit(run)
+    replay = Replay("sample", smoothing=0, calibrate=0).fit(run)
     check_close(replay.at_steps(as_batches(queries)), expected, 1e-9)
     by_row = np.zeros((12, 3))
     np.add.at(by_row, np.concatenate([rows for step in STEPS for rows in step]), expected.T)
@@ -131,7 +131,7 @@ def test_averaging_takes_the_sweeps_around_random_halves() -> None:
     queries = sequences(2, seed=1)
     halves = [1 - half.removed(12) for half in random_subsets(12, 0.5, 2, seed=3)]
     expected = [by_autograd("adam", queries, kept) for kept in (None, *halves)]
-    replay = Replay("sample", smoothing=0, average=2, seed=3).fit(trained("adam"))
+    replay = Replay("sample", smoothing=0, average=2, calibrate=0, seed=3).fit(trained("adam"))
     check_close(replay.at_steps(as_batches(queries)), np.mean(expected, axis=0), 1e-9)
 
 
@@ -139,7 +139,9 @@ def test_averaging_takes_the_sweeps_around_random_halves() -> None:
 def test_the_path_of_halves_absorbs_the_mean_over_both(optimizer: str) -> None:
     queries = sequences(2, seed=1)
     expected = by_autograd(optimizer, queries, halves_seed=5)
-    replay = Replay("sample", smoothing=0, path="halves", seed=5).fit(trained(optimizer))
+    replay = Replay("sample", smoothing=0, path="halves", calibrate=0, seed=5).fit(
+        trained(optimizer)
+    )
     check_close(replay.at_steps(as_batches(queries)), expected, 1e-9)
 
 
@@ -147,7 +149,7 @@ def test_the_path_of_halves_absorbs_the_mean_over_both(optimizer: str) -> None:
 def test_values_are_the_slopes_of_real_trainings(unit: Any) -> None:
     run = trained("adam, decay, clipped").by(unit)
     queries = run.queries(as_batches(sequences(2, seed=1)))
-    values = Replay(unit, smoothing=0).fit(run).explain(queries).values
+    values = Replay(unit, smoothing=0, calibrate=0).fit(run).explain(queries).values
     for row in (0, run.n_train - 1):
         step = np.eye(run.n_train)[row] * 1e-4
         more, less = (
@@ -160,8 +162,8 @@ def test_values_are_the_slopes_of_real_trainings(unit: Any) -> None:
 def test_a_batch_is_the_sum_of_its_samples(optimizer: str) -> None:
     run = recorded(optimizer, epochs=2, model=plain_gpt2(n_embd=8, n_layer=1).double())
     queries = [*batches(3, seed=1)]
-    of_batches = Replay().fit(run).at_steps(queries)
-    of_samples = Replay("sample").fit(run).at_steps(queries)
+    of_batches = Replay(calibrate=0).fit(run).at_steps(queries)
+    of_samples = Replay("sample", calibrate=0).fit(run).at_steps(queries)
     assert of_batches.shape == (3, 8)
     check_close(of_batches, of_samples.reshape(3, 8, 3).sum(axis=2), 1e-9)
 
@@ -175,16 +177,18 @@ def test_smoothing_is_the_typical_root_of_the_second_moment() -> None:
         recording.step(torch.from_numpy(batch))
     first, second = given[0, 0] ** 2, (0.999 * given[0, 0] ** 2 + given[1, 0] ** 2) / 1.999
     lower = [np.sort(np.sqrt(v))[0] for v in (first, second)]  # torch's median of two
-    replay = Replay().fit(recording.run)
+    replay = Replay(calibrate=0).fit(recording.run)
     assert np.isclose(replay.smoothing_, np.mean(lower))
     assert replay.findings_["smoothing"] == replay.smoothing_
-    assert Replay().fit(recorded("sgd")).smoothing_ == 0
+    assert Replay(calibrate=0).fit(recorded("sgd")).smoothing_ == 0
 
 
 def test_parameters_without_a_gradient_do_not_spoil_the_others() -> None:
     model = plain_gpt2(n_embd=8, n_layer=1, n_positions=32).double()
     run = recorded(model=model)
-    assert np.isfinite(Replay(smoothing=0).fit(run).explain(batches(2, seed=1)).values).all()
+    assert np.isfinite(
+        Replay(smoothing=0, calibrate=0).fit(run).explain(batches(2, seed=1)).values
+    ).all()
 
 
 def test_the_answer_is_a_loss() -> None:
@@ -209,7 +213,7 @@ def test_arguments_and_runs_that_do_not_fit_are_refused() -> None:
         Replay().fit(plain_gpt2(), texts(3))
     with pytest.raises(NotFittedError):
         Replay().total(batches(1))
-    replay, run = Replay().fit(recorded()), recorded()
+    replay, run = Replay(calibrate=0).fit(recorded()), recorded()
     with pytest.raises(UnsupportedChangeError, match="Reordered"):
         replay.predict(Reordered(run.places.recorded), batches(1))
     with pytest.raises(ParityError, match="rounding is magnified"):

@@ -1,0 +1,111 @@
+"""How far the predictions of `Replay` agree with a few real trainings without half of the rows.
+
+A change of weights moves all such trainings alike, and each by itself. The first is no matter of
+derivatives (half of every batch gives noisier steps, not smaller ones under Adam), and drops out of
+every comparison of changes; so slope and correlation are of the second.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from influence.change import Without
+from influence.errors import UnsupportedChangeError
+from influence.progress import track
+from llm_influence.order.retrain import OrderRetrainer
+from llm_influence.order.run import BatchQueries, OptimizerRun
+
+Floats = NDArray[np.float64]
+
+N_QUERIES = 4  # batches of the run whose losses are compared
+SLOPES = (0.25, 4.0)  # of real on predicted effects, beyond which no answer is given
+CORRELATED = 0.5  # below which none is given
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Predicted against real effects on the losses of some of the run's own batches.
+
+    Attributes:
+        slope: Of real on predicted effects, each about its mean over the subsets, all batches
+            together: 1 = right size.
+        correlation: Of the same.
+        relative_error: Sum of the absolute errors over the sum of the absolute real effects, not
+            about means: 0 = exact, 1 = no better than predicting no effect.
+        n_subsets: Trainings compared, each without a random half of the rows.
+    """
+
+    slope: float
+    correlation: float
+    relative_error: float
+    n_subsets: int
+
+    @property
+    def findings(self) -> dict[str, float]:
+        return {
+            "slope of real on predicted": self.slope,
+            "correlation with real": self.correlation,
+            "relative error": self.relative_error,
+        }
+
+    def check(self) -> None:
+        """Whether predictions go with real effects and have about their size.
+
+        Raises:
+            UnsupportedChangeError: They do not.
+        """
+        if SLOPES[0] <= self.slope <= SLOPES[1] and self.correlation >= CORRELATED:
+            return
+        raise UnsupportedChangeError(
+            f"Expected effects that real trainings confirm (slope of real on predicted ones from "
+            f"{SLOPES[0]:g} to {SLOPES[1]:g}, correlation from {CORRELATED:g} on), but over "
+            f"{self.n_subsets} trainings without half of the rows the slope is {self.slope:.2g}, "
+            f"the correlation {self.correlation:.2g} and the relative error "
+            f"{self.relative_error:.2g}: this training answers changes in another way than its "
+            "derivative. Record one with a lower learning rate or from trained weights, try "
+            'Replay with path="halves" or a larger smoothing, ask SampleOrder if order is the '
+            "question, or see the numbers anyway with calibrate=0."
+        )
+
+
+def calibrated(
+    run: OptimizerRun,
+    subsets: Sequence[Without],
+    explained: Callable[[BatchQueries], Floats],
+    progress: bool,
+) -> Calibration:
+    """Really trains without each subset.
+
+    Args:
+        run: The run, in the unit that subsets are of.
+        subsets: Rows left out; at least two subsets.
+        explained: From queries to values, shape (n_train, n_queries).
+        progress: Show a bar.
+    """
+    asked = own_batches(run)
+    values = explained(asked)
+    retrain = OrderRetrainer(run, asked, run.losses(asked))
+    tracked = track(subsets, "calibration", len(subsets), progress)
+    real = np.stack([retrain(subset) for subset in tracked])
+    return compared(np.stack([values[subset.rows].sum(axis=0) for subset in subsets]), real)
+
+
+def own_batches(run: OptimizerRun) -> BatchQueries:
+    """Some of the run's distinct batches as queries, evenly spaced."""
+    n = min(N_QUERIES, run.n_batches)
+    chosen = np.linspace(0, run.n_batches - 1, n).round().astype(int)
+    return BatchQueries([run.batch(i) for i in chosen], pd.Index(chosen))
+
+
+def compared(predicted: Floats, real: Floats) -> Calibration:
+    """Compares effects, each shape (n_subsets, n_queries)."""
+    with np.errstate(all="ignore"):  # what is not finite is refused
+        about, real_about = (x - x.mean(axis=0) for x in (predicted, real))
+        together = (about * real_about).sum()
+        slope = together / (about**2).sum()
+        correlation = together / np.sqrt((about**2).sum() * (real_about**2).sum())
+        error = np.abs(predicted - real).sum() / np.abs(real).sum()
+    return Calibration(float(slope), float(correlation), float(error), len(real))
