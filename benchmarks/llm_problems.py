@@ -242,7 +242,7 @@ def load(name: str) -> Problem:
 
 def make(name: str, setting: Setting) -> Problem:
     """Warms up, trains and records."""
-    characters, ids = _text()
+    characters, ids = corpus()
     with one_thread():
         recipe = _recipe(setting, ids, len(characters))
         n_steps = len(recipe.order)
@@ -287,7 +287,7 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(n_threads)
 
 
-def _text() -> tuple[str, Tensor]:
+def corpus() -> tuple[str, Tensor]:
     """The characters in sorted order, and the text as their numbers."""
     folder = os.environ.get("INFLUENCE_DATA")
     if folder:
