@@ -15,7 +15,7 @@ queries asked about, of their adjoints: their gradients swept back along the pat
 where trainings go, the others what of it the queries see.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -26,8 +26,9 @@ from influence.checks import check_positive, check_whole
 from influence.progress import track
 from llm_influence.order.basis import Basis, preconditioner
 from llm_influence.order.curved import items_curved, queries_curved, widened
-from llm_influence.order.mean_path import MeanPath, spaced, virtual_path
+from llm_influence.order.mean_path import MeanPath, Mixed, spaced, virtual_path
 from llm_influence.order.method import Asked, Built, Floats, Method, Orders
+from llm_influence.order.places import Places
 from llm_influence.order.reduced import Reduced, between, both_squares, maps, slopes, squares
 from llm_influence.order.rules import Partials
 from llm_influence.order.run import BatchQueries, OptimizerRun
@@ -54,22 +55,22 @@ class Galerkin(Method):
         adjoints: Most columns that the queries of a question add together.
         knots: Points in time at which curvature is taken; it is linear between them.
         paths: Random orders that are really trained, whose deviations span the basis.
-        smoothing: Adam's sqrt(v) is sqrt(v + smoothing^2) in the Jacobians. None: 1e-3 from a
-            fresh Adam, whose v is of few steps, and 0 where its state is carried.
+        spread: Adam's sqrt(v) is sqrt(v + s^2) in the Jacobians; s is this times the root mean
+            over parameters of v's standard deviation over orders. 0 is the plain derivative, which
+            fails where orders change v as much as its mean: from a fresh state.
     """
 
     columns: int = 32
     adjoints: int = 8
     knots: int = 1
     paths: int = 4
-    smoothing: float | None = None
+    spread: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("columns", "knots", "paths"):
             check_whole(name, getattr(self, name), least=1)
         check_whole("adjoints", self.adjoints)
-        if self.smoothing is not None:
-            check_positive("smoothing", self.smoothing, zero=True)
+        check_positive("spread", self.spread, zero=True)
 
     def build(self, run: OptimizerRun, seed: int, progress: bool) -> Built:
         return _Built(self, run, seed, progress)
@@ -80,10 +81,7 @@ class _Built(Built):
         self._method, self._run, self._seed, self._progress = method, run, seed, progress
         n = run.n_steps
         self._path = path = virtual_path(run, spaced(n, TABLES), progress)
-        chosen = method.smoothing
-        if chosen is None:
-            chosen = 0.0 if run.rule().taken else FRESH
-        self._steps = steps = _partials(run, path, chosen)
+        self._steps = steps = _partials(run, path, method.spread)
         self._knots = [n // 2] if method.knots == 1 else spaced(n, method.knots)
         still = path.states[-1].weights == path.states[0].weights
         scale = preconditioner(steps, still).sqrt()
@@ -136,12 +134,36 @@ class _Built(Built):
         return torch.cat(kept)
 
 
-def _partials(run: OptimizerRun, path: MeanPath, smoothing: float) -> list[Partials]:
-    rule, found = run.rule(smoothing), []
+def _partials(run: OptimizerRun, path: MeanPath, spread: float) -> list[Partials]:
+    """Jacobians of the steps along the path; v's root is smoothed by what orders make of v."""
+    rule, found = run.rule(), []
+    variance = torch.zeros_like(run.final)
     for step in range(run.n_steps):
-        here = path.at(step)
-        found.append(rule.partials(*path.states[step], here.mean, here.square, step))
+        here, smoothing = path.at(step), 0.0
+        state, mean, square = path.states[step], here.mean, here.square
+        one = rule.partials(*state, mean, square, step)
+        if len(one.table) == 3:
+            kept, taken = one.table[2][2], one.table[2][-1]
+            assert kept is not None and taken is not None
+            variance = kept**2 * variance + taken**2 * _variance(here, run.places, step)
+            roots = rule.roots((variance, variance.sqrt()), step)
+            smoothing = spread * float(roots.norm()) / max(len(roots), 1) ** 0.5
+        if smoothing:
+            one = replace(rule, smoothing=smoothing).partials(*state, mean, square, step)
+        found.append(one)
     return found
+
+
+def _variance(here: Mixed, places: Places, step: int) -> Tensor:
+    """Of the square of the step's gradient over the items of its places, shape (n,)."""
+    chances = torch.from_numpy(places.counts / places.counts.sum()).to(here.mean)
+    total = torch.zeros_like(here.mean)
+    shares, counts = np.unique(places.shares[places.of_step(step)], return_counts=True)
+    for share, count in zip(shares.tolist(), counts.tolist(), strict=True):
+        square = share**2 * here.gradients**2
+        square = square + 2 * share * (1 - share) * here.gradients * here.mean
+        total = total + count * (chances @ (square - chances @ square) ** 2)
+    return total
 
 
 def _deviations(run: OptimizerRun, path: MeanPath, n_paths: int, seed: int) -> Tensor:

@@ -17,6 +17,8 @@ from llm_influence.order.method import Floats, Orders
 from llm_influence.order.places import Places
 from llm_influence.order.rules import Partials
 
+MANY = 16  # orders for each item from which those of an item are taken together
+
 
 @dataclass(frozen=True, eq=False)
 class Squares:
@@ -92,17 +94,18 @@ class _Seen:
         squares = self._squares
         if squares is None:
             return 0.0
+        counts = squares.taken[step] * squares.counts[here]  # (n_places, n_features)
+        columns = self._n_items * np.arange(counts.shape[1]) + items[:, :, None]
+        taken = torch.from_numpy(columns).to(counts.device).flatten(1)
         self._held *= squares.kept[step]
-        for taken, counts in zip(items.T, squares.counts[here], strict=True):
-            for feature, count in enumerate((squares.taken[step] * counts).tolist()):
-                columns = torch.from_numpy(feature * self._n_items + taken)[:, None]
-                ones = torch.full(columns.shape, count, dtype=self._held.dtype)
-                self._held.scatter_add_(1, columns.to(self._held.device), ones.to(self._held))
+        self._held.scatter_add_(1, taken, counts.flatten().expand(len(items), -1))
         return self._held @ squares.moves[step]
 
 
 def _times(curved: Tensor, items: Orders, x: Tensor) -> Tensor:
     """The change of the gradient of each order's item at its x, shape (n_orders, K)."""
+    if len(x) < MANY * len(curved):
+        return torch.bmm(curved[torch.from_numpy(items).to(x.device)], x[:, :, None])[:, :, 0]
     bent = torch.empty_like(x)
     for item in np.unique(items):
         rows = torch.from_numpy(np.flatnonzero(items == item)).to(x.device)
@@ -148,15 +151,17 @@ def squares(basis: Basis, path: MeanPath, steps: Sequence[Partials]) -> Squares 
         return None
     kept, taken = ([_constant(one.table[2][j]) for one in steps] for j in (2, -1))
     features = torch.cat([_features(path, steps[knot], knot) for knot in path.knots])
+    at = between(path.places.n_steps, list(path.knots))[path.places.steps]  # (n_places, n_knots)
+    shares = path.places.shares
+    kinds = np.stack([shares**2, 2 * shares * (1 - shares)], axis=1)  # (n_places, 2)
+    counts = np.einsum("pk,pj->pkj", at, kinds).reshape(len(at), -1)
+    used = counts.any(axis=0)
+    features, counts = features[torch.from_numpy(used)], counts[:, used]
     moves = []
     for one, share in zip(steps, taken, strict=True):
         by_square = one.table[0][-1]
         assert by_square is not None
         moves.append(basis.moved(by_square / share * features.flatten(0, 1)))
-    shares = path.places.shares
-    kinds = np.stack([shares**2, 2 * shares * (1 - shares)], axis=1)  # (n_places, 2)
-    at = between(path.places.n_steps, list(path.knots))[path.places.steps]  # (n_places, n_knots)
-    counts = np.einsum("pk,pj->pkj", at, kinds).reshape(len(at), -1)
     return Squares(torch.from_numpy(counts).to(basis.scale), kept, taken, torch.stack(moves))
 
 

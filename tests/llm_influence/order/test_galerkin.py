@@ -56,7 +56,7 @@ def everything(monkeypatch: pytest.MonkeyPatch) -> Galerkin:
     """All directions, and gradients and curvature at all steps."""
     monkeypatch.setattr(bases, "ENOUGH", 2.0)
     monkeypatch.setattr(galerkin, "TABLES", 100)
-    return Galerkin(columns=100, knots=100, paths=10, smoothing=0.0)
+    return Galerkin(columns=100, knots=100, paths=10, spread=0.0)
 
 
 def straight(
@@ -256,7 +256,7 @@ def test_groups_with_other_rates_and_decays_are_answered(everything: Galerkin) -
 
 @pytest.mark.parametrize(
     "settings",
-    [{"columns": 0}, {"adjoints": -1}, {"knots": 0}, {"paths": 1.5}, {"smoothing": -1.0}],
+    [{"columns": 0}, {"adjoints": -1}, {"knots": 0}, {"paths": 1.5}, {"spread": -1.0}],
 )
 def test_wrong_settings_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(iter(settings))):
