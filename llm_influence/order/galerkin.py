@@ -32,9 +32,10 @@ from llm_influence.order.places import Places
 from llm_influence.order.reduced import Reduced, between, both_squares, maps, slopes, squares
 from llm_influence.order.rules import Partials
 from llm_influence.order.run import BatchQueries, OptimizerRun
-from llm_influence.order.search import annealed, shuffled
+from llm_influence.order.search import annealed, balanced, shuffled
 
 TABLES = 4  # steps at which gradients of all items are kept
+DRAWN = 4  # items at every place that move the average path between these steps
 SEEN = 5  # steps, ends included, at which a query's adjoint may add columns
 FRESH = 1e-3  # smoothing where v is of few steps
 TOGETHER = 2048  # orders replayed at a time
@@ -80,7 +81,9 @@ class _Built(Built):
     def __init__(self, method: Galerkin, run: OptimizerRun, seed: int, progress: bool) -> None:
         self._method, self._run, self._seed, self._progress = method, run, seed, progress
         n = run.n_steps
-        self._path = path = virtual_path(run, spaced(n, TABLES), progress)
+        some = DRAWN * run.places.n_places < n * run.n_train
+        drawn = balanced(run.places, DRAWN, seed) if some else None
+        self._path = path = virtual_path(run, spaced(n, TABLES), progress, drawn)
         self._steps = steps = _partials(run, path, method.spread)
         self._knots = [n // 2] if method.knots == 1 else spaced(n, method.knots)
         still = path.states[-1].weights == path.states[0].weights

@@ -14,7 +14,7 @@ from llm_influence.order.derivatives import Derivatives
 from llm_influence.order.places import Places
 from llm_influence.order.rules import Moments, clip_scale
 from llm_influence.order.run import OptimizerRun
-from llm_influence.order.search import balanced
+from llm_influence.order.search import Orders, balanced
 
 
 class State(NamedTuple):
@@ -106,12 +106,28 @@ def gradients_at(derivatives: Derivatives, run: OptimizerRun, weights: Tensor) -
     return torch.stack([derivatives.gradient(weights, run.row(i)) for i in range(run.n_train)])
 
 
-def virtual_path(run: OptimizerRun, knots: Sequence[int], progress: bool) -> MeanPath:
-    """Each step absorbs the average over all items: n_items gradients a step."""
+def virtual_path(
+    run: OptimizerRun, knots: Sequence[int], progress: bool, drawn: Orders | None = None
+) -> MeanPath:
+    """Each step absorbs the average over all items: n_items gradients a step.
+
+    Args:
+        run: The run.
+        knots: Steps whose gradients are kept; the first is among them.
+        progress: Show a bar.
+        drawn: Orders whose items at a step other than the knots say by how much the gradients of
+            all have changed since the last knot: that many gradients a step instead.
+    """
     derivatives, rule, state = run.derivatives(), run.rule(), State(*run.begin())
     states, tables = [state], []
     for step in track(range(run.n_steps), "mean path", run.n_steps, progress):
-        gradients = gradients_at(derivatives, run, state.weights)
+        if step in knots or drawn is None:
+            gradients = gradients_at(derivatives, run, state.weights)
+        else:
+            items = drawn[:, run.places.of_step(step)].ravel()
+            moved = [derivatives.gradient(state.weights, run.row(int(i))) for i in items]
+            last = tables[-1]
+            gradients = last + (torch.stack(moved) - last[items]).mean(dim=0)
         if step in knots:
             tables.append(gradients)
         here = mixed(gradients, run.places, step, run.recipe.max_grad_norm)

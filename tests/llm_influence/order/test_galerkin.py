@@ -18,7 +18,7 @@ from llm_influence.order.basis import Basis
 from llm_influence.order.curved import items_curved, widened
 from llm_influence.order.galerkin import Galerkin
 from llm_influence.order.mean_path import virtual_path
-from llm_influence.order.search import epochs_of, shuffled
+from llm_influence.order.search import balanced, epochs_of, shuffled
 from tests.llm_influence.order.tiny import Batch, adapted, pairs, squared_errors
 from tests.reference import around_mean, relaxed_order
 
@@ -182,6 +182,17 @@ def test_curvature_of_columns_is_added_to_what_is_known(most: float | None) -> N
     torch.testing.assert_close(widened(held, run, path, [1, 3], first, added, False), wanted)
     symmetric = torch.allclose(wanted, wanted.mT, atol=1e-9)
     assert symmetric == (most is None)
+
+
+def test_the_average_path_needs_few_items() -> None:
+    run = adapted(SGD, pairs(8), momentum=0.9)
+    ends = [
+        virtual_path(run, [0, 4], False, drawn).states[-1].weights
+        for drawn in (None, balanced(run.places, 8, seed=0), balanced(run.places, 2, seed=0))
+    ]
+    torch.testing.assert_close(ends[1], ends[0])
+    moved = (ends[0] - run.begin()[0]).norm()
+    assert 0 < (ends[2] - ends[0]).norm() < 0.05 * moved
 
 
 @pytest.mark.parametrize("unit", ["batch", "sample"])

@@ -75,6 +75,17 @@ def test_annealing_finds_the_best_of_720_orders() -> None:
     assert np.isclose(losses(best[None])[0], losses(every).min())
 
 
+def test_annealing_finds_the_best_assignment() -> None:
+    of = made(8, 1)
+    values = np.random.default_rng(4).normal(size=(8, 8))
+
+    def losses(orders: np.ndarray) -> np.ndarray:
+        return values[np.arange(8), orders].sum(axis=1)
+
+    best = annealed(losses, shuffled(of, 16, 0), of, seed=0, n=6000)
+    assert np.isclose(losses(best[None])[0], losses(assigned(values, of)[None])[0])
+
+
 def test_random_orders_keep_epochs_and_follow_the_seed() -> None:
     of = made(5, 3)
     orders = shuffled(of, 20, seed=1)
