@@ -89,8 +89,9 @@ class Estimator(ABC, Generic[RunT]):
         traced = self._trace(run, *data) if data else run
         if getattr(type(traced), "train_queries", None) is None:
             raise InputError(
-                f"fit takes a run made by trace(...), or a model with its training data; got a "
-                f"{type(run).__name__} alone: call fit(model, X_train, y_train)."
+                "fit takes a run, made by trace(...) or held by a recording (recording.run), or a "
+                f"model with its training data; got a {type(run).__name__} alone: call "
+                "fit(model, X_train, y_train)."
             )
         self._store, self._progress = store, progress
         seen = self._fit(traced)

@@ -197,7 +197,7 @@ def removed_weight(change: Change, n_train: int) -> NDArray[np.float64]:
         f"Influence values answer changes of row weights (Without, Reweighted), got "
         f"{type(change).__name__}. For other labels ask an estimator that answers them (BoostIn, "
         "LeafInfluence, AXIL: predict(Relabelled(rows, labels), ...)), or retrain; "
-        "another order needs a recorded run of an optimizer."
+        "for another order ask SampleOrder about a recorded training."
     )
 
 

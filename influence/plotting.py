@@ -1,11 +1,13 @@
 """Plots of results: arrays in, a matplotlib axes out. Needs the extra `report`."""
 
+import os
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from influence.errors import MissingPackageError
+from influence.errors import MissingPackageError, StorageError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -96,6 +98,23 @@ def panels(n: int) -> "tuple[Figure, NDArray[Any]]":
     figure.clear()
     figure.set_size_inches(5 * n, 4)
     return figure, figure.subplots(1, n)
+
+
+def draw(path: str | os.PathLike[str], plots: Sequence[Callable[["Axes"], object]]) -> None:
+    """Draws pictures side by side into a file.
+
+    Raises:
+        MissingPackageError: matplotlib is not installed.
+        StorageError: The file cannot be written.
+    """
+    figure, axes = panels(len(plots))
+    for plot, ax in zip(plots, np.atleast_1d(np.asarray(axes)), strict=True):
+        plot(ax)
+    figure.tight_layout()
+    try:
+        figure.savefig(path, dpi=120)
+    except OSError as error:
+        raise StorageError(f"Could not write {os.fspath(path)}: {error}.") from error
 
 
 def bars(

@@ -4,12 +4,15 @@ Nothing heavy is imported here at the top: `influence --help` loads this file.
 """
 
 import argparse
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from influence.errors import InputError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from llm_influence.order.train_file import RecordedFile
 
 METHODS = ("mean_field", "galerkin", "pair", "taylor")
@@ -37,10 +40,7 @@ class FindCurriculum:
             given.run, _queries(given, args), args.method, n_random=args.n, seed=args.seed,
             anyway=args.anyway, cache=Path(args.run) / CACHE, progress=not args.quiet,
         )  # fmt: skip
-        print(found.summary())
-        found.save(folder / "curriculum.npz")
-        found.to_frame().to_csv(folder / "curriculum.csv", index_label="order")
-        _draw(folder / "curriculum", [found.plot, found.random.plot])
+        _keep(folder / "curriculum", found, [found.plot, found.random.plot], found.to_frame())
         return 0
 
 
@@ -63,9 +63,7 @@ class Compare:
             given.run, _queries(given, args), args.method, n=args.n, seed=args.seed,
             cache=Path(args.run) / CACHE, progress=not args.quiet,
         )  # fmt: skip
-        print(found.summary())
-        found.save(folder / "comparison.npz")
-        _draw(folder / "comparison", [found.plot])
+        _keep(folder / "comparison", found, [found.plot])
         return 0
 
 
@@ -76,8 +74,8 @@ class Memorise:
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         _shared(parser)
-        parser.add_argument("--queries", metavar="FILE", help="held-out examples: how their mean "
-            "loss depends on the place of each batch")  # fmt: skip
+        parser.add_argument("--queries", metavar="FILE", help="held-out examples: a map of how "
+            "their mean loss depends on the place of each batch")  # fmt: skip
 
     def run(self, args: argparse.Namespace) -> int:
         given, folder = _opened(args)
@@ -91,9 +89,8 @@ class Memorise:
         found = memorisation(
             given.run, args.method, held_out=held_out, seed=args.seed, progress=not args.quiet
         )
-        print(found.summary())
-        found.save(folder / "memorisation.npz")
-        _draw(folder / "memorisation", [found.plot, found.plot_forgetting])
+        more = [] if held_out is None else [found.plot_generalisation]
+        _keep(folder / "memorisation", found, [found.plot, found.plot_forgetting, *more])
         return 0
 
 
@@ -140,13 +137,22 @@ def _queries(given: "RecordedFile", args: argparse.Namespace) -> list[Any]:
     return [examples.batch([i]) for i in rows] if args.each else [examples.batch(rows)]
 
 
-def _draw(path: Path, plots: list[Any]) -> None:
-    """Draws pictures side by side into a PNG, and says where results are."""
-    from influence.plotting import panels
+def _keep(path: Path, found: Any, plots: list[Any], table: "pd.DataFrame | None" = None) -> None:
+    """Says what was found; writes it, its table and, with matplotlib, its pictures; says where."""
+    from influence.errors import MissingPackageError, StorageError
+    from influence.plotting import draw
 
-    figure, axes = panels(len(plots))
-    for plot, ax in zip(plots, [axes] if len(plots) == 1 else axes, strict=True):
-        plot(ax)
-    figure.tight_layout()
-    figure.savefig(path.with_suffix(".png"), dpi=120)
-    print(f"written: {path}.npz and {path.with_suffix('.png')}")
+    print(found.summary())
+    result, listed, picture = (path.with_suffix(end) for end in (".npz", ".csv", ".png"))
+    found.save(result)
+    written = [result]
+    if table is not None:
+        try:
+            table.to_csv(listed, index_label="order")
+        except OSError as error:
+            raise StorageError(f"Could not write {listed}: {error}.") from error
+        written.append(listed)
+    with contextlib.suppress(MissingPackageError):  # pictures are an extra
+        draw(picture, plots)
+        written.append(picture)
+    print(f"written: {', '.join(map(str, written))}")

@@ -140,10 +140,10 @@ def judged(
         )
     seen = run.by(fitted.unit)
     asked = seen.queries(queries)
-    answer = fitted.fit(run, progress=progress).ask(asked)
     retrain = Campaign(
         OrderRetrainer(seen, asked, seen.losses(asked)), cache=cache, progress=progress
     )
+    answer = fitted.fit(run, progress=progress).ask(asked)
     # Orders of the same seed began the calibration.
     return Judged(answer, retrain, described(fitted), fitted.seed + 1)
 
@@ -187,11 +187,11 @@ def described(fitted: SampleOrder) -> str:
     return fitted.method if isinstance(fitted.method, str) else repr(fitted.method)
 
 
-def as_header(calibration: Calibration | None) -> dict[str, float] | None:
+def as_header(calibration: Calibration | None) -> dict[str, Any] | None:
     """A calibration as a file holds it."""
     return None if calibration is None else asdict(calibration)
 
 
 def from_header(held: dict[str, Any] | None) -> Calibration | None:
     """A calibration from what a file holds."""
-    return None if held is None else Calibration(**held)
+    return None if held is None else Calibration(**{**held, "interval": tuple(held["interval"])})

@@ -31,6 +31,7 @@ from llm_influence.gradients import Loss
 from llm_influence.losses import causal_lm, causal_lm_sum, classification, regression
 from llm_influence.order.flat import Flat
 from llm_influence.order.held import n_bytes, plain, tensors, ties
+from llm_influence.order.record_checks import check_loss, check_whole_model
 from llm_influence.order.run import OptimizerRun, Recipe
 from llm_influence.order.saved_batches import as_tensors, of_tensors
 from llm_influence.order.saved_model import (
@@ -88,6 +89,10 @@ def load(
     folder: str | os.PathLike[str], model: nn.Module | None, loss: Loss | None, dataset: Any
 ) -> OptimizerRun:
     """See `OptimizerRun.load`."""
+    if model is not None:
+        check_whole_model(model)
+    if loss is not None:
+        check_loss(loss)
     path = Path(folder)
     told = _manifest(path)
     for name, digest in told["files"].items():
@@ -184,8 +189,10 @@ def _checksum(told: Mapping[str, Any]) -> str:
 def _manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     if not path.is_file():
+        inner = folder / "run"
         raise StorageError(
-            f"Expected a folder that OptimizerRun.save wrote, but there is no {path}."
+            f"Expected a folder that OptimizerRun.save wrote, but there is no {path}"
+            + (f"; that of influence order record is {inner}." if inner.is_dir() else ".")
         )
     try:
         told = json.loads(path.read_text(encoding="utf-8"))

@@ -37,7 +37,6 @@ from llm_influence.order.search import annealed, balanced, shuffled
 TABLES = 4  # steps at which gradients of all items are kept
 DRAWN = 4  # items at every place that move the average path between these steps
 SEEN = 5  # steps, ends included, at which a query's adjoint may add columns
-FRESH = 1e-3  # smoothing where v is of few steps
 TOGETHER = 2048  # orders replayed at a time
 TRIED, CHAINS = 1000, 64  # random orders of which the best are searched on from
 

@@ -152,7 +152,7 @@ class _Built(Built):
         shares = places.shares[places.of_step(step)]
         alone, squares = len(shares) == 1, float((shares**2).sum())
         total = torch.zeros_like(of_mean)
-        for item, chance in enumerate(places.counts / places.counts.sum()):
+        for item, chance in enumerate(places.chances):
             with self._derivatives.linearised(weights, run.row(item)) as one:
                 scale = clip_scale(one.gradient, most) if alone else here.scale
                 typical = squares * scale * one.gradient + (1 - squares) * here.mean

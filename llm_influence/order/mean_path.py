@@ -12,7 +12,7 @@ from influence.change import Reordered
 from influence.progress import track
 from llm_influence.order.derivatives import Derivatives
 from llm_influence.order.places import Places
-from llm_influence.order.rules import Moments, clip_scale
+from llm_influence.order.rules import Moments, Rule, clip_scale
 from llm_influence.order.run import OptimizerRun
 from llm_influence.order.search import Orders, balanced
 
@@ -86,13 +86,11 @@ def mixed(gradients: Tensor, places: Places, step: int, most: float | None) -> M
         step: Its places count.
         most: Norm that gradients are clipped to; None for no clipping.
     """
-    chances = torch.as_tensor(places.counts / places.counts.sum()).to(gradients)
+    chances = torch.as_tensor(places.chances).to(gradients)
     shares = places.shares[places.of_step(step)]
     alone, squares = len(shares) == 1, float((shares**2).sum())
     if alone and most is not None:
-        gradients = gradients * torch.stack(
-            [torch.as_tensor(clip_scale(one, most)) for one in gradients]
-        ).unsqueeze(1)
+        gradients = torch.stack([one * clip_scale(one, most) for one in gradients])
     mean = chances @ gradients
     square = mean**2 + squares * (chances @ (gradients - mean) ** 2)
     if alone or most is None:
@@ -143,7 +141,7 @@ def real_path(
     totals: list[Tensor] = []
     orders = balanced(run.places, n_orders, seed)
     for order in track(orders, "mean path", n_orders, progress):
-        path = [torch.stack((s.weights, *s.moments)) for s in _training(run, Reordered(order))]
+        path = [torch.stack((s.weights, *s.moments)) for s in states_of(run, Reordered(order))]
         totals = [a + b for a, b in zip(totals, path, strict=True)] if totals else path
     means = [total / n_orders for total in totals]
     states = [State(mean[0], tuple(mean[1:])) for mean in means]
@@ -155,14 +153,19 @@ def real_path(
     return MeanPath(states, knots, tables, run.places, run.recipe.max_grad_norm)
 
 
-def _training(run: OptimizerRun, change: Reordered) -> Iterator[State]:
-    """The states of a real training in another order."""
+def states_of(run: OptimizerRun, change: Reordered | None = None) -> Iterator[State]:
+    """The states of the recorded training, or of a real one in another order: n_steps + 1."""
     derivatives, rule, state = run.derivatives(), run.rule(), State(*run.begin())
     yield state
     for step, parts in enumerate(run.parts(change)):
         gradient = torch.zeros_like(state.weights)
         for part in parts:
             gradient = gradient + derivatives.gradient(state.weights, part.batch) / len(parts)
-        gradient = gradient * clip_scale(gradient, run.recipe.max_grad_norm)
-        state = State(*rule.update(*state, gradient, gradient**2, step))
+        state = advanced(run, rule, state, gradient, step)
         yield state
+
+
+def advanced(run: OptimizerRun, rule: Rule, state: State, gradient: Tensor, step: int) -> State:
+    """The state after a step that takes this gradient, and clips it."""
+    mean = gradient * clip_scale(gradient, run.recipe.max_grad_norm)
+    return State(*rule.update(*state, mean, mean**2, step))

@@ -93,6 +93,23 @@ class Memorisation:
 
         return position_map(self.values, ax)
 
+    def plot_generalisation(self, ax: "Axes | None" = None) -> "Axes":
+        """The map of the held-out loss: blue = better there.
+
+        Raises:
+            InputError: Nothing was held out.
+        """
+        from influence.plotting import position_map
+
+        if self.generalisation is None:
+            raise InputError(
+                "Expected a map of held-out loss, but none was asked for; memorisation(run, "
+                "held_out=[batch, ...]) makes it."
+            )
+        axes = position_map(self.generalisation, ax)
+        axes.set_title("held-out loss")
+        return axes
+
     def plot_forgetting(self, ax: "Axes | None" = None) -> "Axes":
         """The forgetting curve."""
         from influence.plotting import forgetting

@@ -44,8 +44,8 @@ class Asked(ABC):
             UnsupportedChangeError: The method's answers are no sums over places.
         """
         raise UnsupportedChangeError(
-            f"{type(self).__name__} has no effect of a place by itself; ask predict about orders, "
-            'or SampleOrder("mean_field"), whose answers are sums over places.'
+            "Expected a method whose answers are sums over places, but this one has no effect of a "
+            'place by itself; ask predict about orders, or take SampleOrder("mean_field").'
         )
 
 

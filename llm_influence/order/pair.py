@@ -27,6 +27,8 @@ from torch import Tensor
 
 from influence.errors import NotYetSupportedError
 from influence.progress import track
+from influence.run import blocks
+from llm_influence.order.mean_path import gradients_at
 from llm_influence.order.method import Asked, Built, Floats, Method, Orders
 from llm_influence.order.places import Places
 from llm_influence.order.rules import back_through_clip, clip_scale
@@ -78,9 +80,7 @@ class _Built(Built):
     def _forces_of_items(self) -> Tensor:
         """What the optimizer takes of each item, shape (n_items, n)."""
         run, most = self._run, self._run.recipe.max_grad_norm
-        gradients = torch.stack(
-            [self._derivatives.gradient(self._start, run.row(i)) for i in range(run.n_train)]
-        )
+        gradients = gradients_at(self._derivatives, run, self._start)
         if not _alone(run):
             _check_not_clipped(run, _shares(run).to(gradients) @ gradients)
             return gradients + _pull(run) * self._start
@@ -141,9 +141,8 @@ class _Asked(Asked):
 
     def losses(self, orders: Orders) -> Floats:
         n = self._places.n_places
-        at_once = max(1, LOOKUPS // n**2)
-        blocks = [orders[first : first + at_once] for first in range(0, len(orders), at_once)]
-        return np.concatenate([self._block(block) for block in blocks])
+        some = blocks(len(orders), LOOKUPS // n**2)
+        return np.concatenate([self._block(orders[block]) for block in some])
 
     def _block(self, orders: Orders) -> Floats:
         here = np.arange(self._places.n_places)

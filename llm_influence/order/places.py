@@ -40,6 +40,11 @@ class Places:
         return int(self.steps[-1]) + 1
 
     @property
+    def chances(self) -> NDArray[np.float64]:
+        """Share of each item in the training, shape (n_items,)."""
+        return self.counts / self.n_places
+
+    @property
     def counts(self) -> NDArray[np.int64]:
         """How often each item is taken, shape (n_items,)."""
         return np.bincount(self.recorded, minlength=self.n_items)
@@ -58,14 +63,17 @@ class Places:
         order = change.order
         if order.size == self.n_places and (np.sort(order) == np.sort(self.recorded)).all():
             return order
-        missing = np.setdiff1d(self.recorded, order)
         unknown = np.setdiff1d(order, self.recorded)
+        taken = np.bincount(order[order < self.n_items], minlength=self.n_items)
+        other = np.flatnonzero(taken != self.counts)
         raise InputError(
             f"Expected an order of all {self.n_places} places that takes each of the "
             f"{self.n_items} items as often as it was trained on, got {order.size} entries"
-            + (f", none of them {missing[0]}" if missing.size else "")
+            + (f", {taken[other[0]]} of them {other[0]}" if other.size else "")
+            + (f" (recorded: {self.counts[other[0]]})" if other.size else "")
             + (f", one of them {unknown[0]}, which was not recorded" if unknown.size else "")
-            + ". Permute run.places.recorded, or take influence.random_orders(n_batches, n, seed)."
+            + ". Permute run.places.recorded, or take "
+            "influence.random_orders(n_batches, n, seed, n_epochs)."
         )
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from influence.checks import check_whole
+from influence.errors import MissingPackageError
 from influence.tables import make_folder
 from llm_influence.encoding import encode
 from llm_influence.order.curriculum import Curriculum, curriculum
@@ -86,8 +87,8 @@ def quickstart(folder: str, seed: int = 0, progress: bool = True) -> str:
         The report, as text.
 
     Raises:
-        MissingPackageError: The generator of sentences, which comes with the repository, or
-            matplotlib is not there.
+        MissingPackageError: The generator of sentences, which comes with the repository, is not
+            there.
     """
     check_whole("seed", seed)
     make_folder(folder)
@@ -138,26 +139,21 @@ def _untrained(n_words: int, seed: int) -> nn.Module:
         )  # fmt: skip
 
 
-def _draw(folder: Path, found: Curriculum, known: Memorisation) -> list[Path]:
+def _draw(folder: Path, found: Curriculum, known: Memorisation) -> str:
     """The pictures' files."""
-    from influence.plotting import panels
+    from influence.plotting import draw
 
-    figure, axes = panels(2)
-    found.random.plot(axes[0])
-    found.plot(axes[1])
     paths = [folder / "orders.png", folder / "memorisation.png"]
-    figure.tight_layout()
-    figure.savefig(paths[0], dpi=120)
-    figure, axes = panels(2)
-    known.plot(axes[0])
-    known.plot_forgetting(axes[1])
-    figure.tight_layout()
-    figure.savefig(paths[1], dpi=120)
-    return paths
+    try:
+        draw(paths[0], [found.random.plot, found.plot])
+        draw(paths[1], [known.plot, known.plot_forgetting])
+    except MissingPackageError as error:
+        return f"none. {error}"
+    return ", ".join(map(str, paths))
 
 
 def _report(
-    made: Villages, found: Curriculum, known: Memorisation, pictures: list[Path], seconds: float
+    made: Villages, found: Curriculum, known: Memorisation, pictures: str, seconds: float
 ) -> str:
     run, random, curve = made.run, found.random, known.forgetting
     real = random.retrained.mean(axis=1)
@@ -190,7 +186,7 @@ def _report(
         remark=_remark(curve[0], curve[-1]),
         own_calibration=known.calibration,
         seconds=seconds,
-        pictures=", ".join(map(str, pictures)),
+        pictures=pictures,
     )
 
 

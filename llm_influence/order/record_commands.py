@@ -48,8 +48,9 @@ class Record:
 
         check_model_folder(args.model)
         folder = Path(args.run)
-        if folder.exists() and any(folder.iterdir()):
-            raise InputError(f"Expected a new folder for --run, but {folder} is not empty.")
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            state = "is not empty" if folder.is_dir() else "is a file"
+            raise InputError(f"Expected a new folder for --run, but {folder} {state}.")
 
         from influence.tables import make_folder
         from llm_influence.order.train_file import Plan, train_file

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from influence.checks import check_positive, check_whole
-from influence.errors import InputError, TrainingDataError
+from influence.errors import InfluenceError, InputError, TrainingDataError
 from llm_influence.coverage import moved
 from llm_influence.examples import Examples, as_examples
 from llm_influence.gradients import Loss
@@ -225,7 +225,7 @@ class Recording:
         buffers = {name: buffer.clone() for name, buffer in self._model.named_buffers()}
         devices = [self._device] if self._device.type == "cuda" else []
         with torch.no_grad(), torch.random.fork_rng(devices=devices):
-            first, second = (self._loss(self._model, self._taken(batch)) for _ in range(2))
+            first, second = (self._losses_of(batch) for _ in range(2))
         changed = [
             name
             for name, buffer in self._model.named_buffers()
@@ -246,6 +246,18 @@ class Recording:
                 "training is random (dropout, or a random collator?), and cannot be repeated in "
                 "another order. Set dropout to 0, or call model.eval() before recording."
             )
+
+    def _losses_of(self, batch: Any) -> Any:
+        try:
+            return self._loss(self._model, self._taken(batch))
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            if isinstance(error, InfluenceError):
+                raise
+            raise InputError(
+                f"Expected batches that the loss takes, got a {type(batch).__name__} with which it "
+                f"fails: {error!r}. A language model takes dicts of tensors, with input_ids and "
+                "labels."
+            ) from error
 
     def _check_moving(self) -> None:
         """The same parameters must have a gradient at each step."""

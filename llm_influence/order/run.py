@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from influence.change import Change, Reordered, removed_weight
-from influence.errors import InputError, RetrainingError
+from influence.change import Change, Reordered, Reweighted, Without
+from influence.errors import InputError, RetrainingError, UnsupportedChangeError
 from influence.run import fingerprint, name_of
 from llm_influence.coverage import moved
 from llm_influence.gradients import Loss
@@ -57,7 +57,7 @@ class Part:
     weights: Tensor | None = None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class OptimizerRun:
     """The evidence about a training's every step; made by `record`.
 
@@ -84,6 +84,12 @@ class OptimizerRun:
     order: tuple[int, ...]
     final: Tensor
     unit: Unit = "batch"
+
+    def __repr__(self) -> str:
+        return (
+            f"<OptimizerRun of {self.recipe.optimizer}: {self.flat.n:,} parameters, {self.n_steps} "
+            f"steps over {self.n_batches} batches; a training row is a {self.unit}>"
+        )
 
     @property
     def n_steps(self) -> int:
@@ -282,8 +288,13 @@ class OptimizerRun:
             taken = [Part(batch) for batch in self._reordered(self.places.check(change))]
         elif change is None:
             taken = [Part(self.batch(i)) for i in self.order]
+        elif not isinstance(change, Without | Reweighted):
+            raise UnsupportedChangeError(
+                f"A recorded training is repeated with Without, Reweighted or Reordered, got "
+                f"{type(change).__name__}; for other labels record a training on them."
+            )
         else:
-            kept = torch.from_numpy(1.0 - removed_weight(change, self.n_train)).to(self.final)
+            kept = torch.from_numpy(1.0 - change.removed(self.n_train)).to(self.final)
             taken = [Part(self.batch(i), self._of_batch(kept, i)) for i in self.order]
         k = self.recipe.accumulate
         return [taken[first : first + k] for first in range(0, len(taken), k)]

@@ -39,18 +39,25 @@ class Calibration:
     """Predicted against really retrained losses, over a few random orders and the recorded one.
 
     Attributes:
-        spearman: Mean over queries of the rank correlation.
+        spearman: Mean over queries of the rank correlation. Of few orders it says little: with
+            3 and one query, chance reaches 0.5 in one case of five.
         slope: Of real on predicted losses over the orders, all queries together: differences
             of predictions times this have the right size.
         n_orders: Orders retrained, besides the recorded one.
+        interval: Ends of the 95 % bootstrap interval of `spearman`, over orders and queries.
     """
 
     spearman: float
     slope: float
     n_orders: int
+    interval: tuple[float, float]
 
     def __str__(self) -> str:
-        return f"rank agreement {self.spearman:.2f}, slope {self.slope:.2f}, {self.n_orders} orders"
+        low, high = self.interval
+        return (
+            f"rank agreement {self.spearman:.2f} [{low:.2f}, {high:.2f}], slope {self.slope:.2f}, "
+            f"{self.n_orders} orders"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,9 +116,9 @@ class OrderAnswer:
         if poor and not anyway:
             raise UnsupportedChangeError(
                 f"Expected predictions that rank real orders (rank agreement from {TRUSTED} on), "
-                f"but here they have {self.calibration}: the order found would be chance. Train "
-                "with a lower learning rate or fewer steps, try another method, or ask "
-                "best(..., anyway=True)."
+                f"but here they have {self.calibration}: the order found may be chance. Judge by "
+                "more orders (calibrate=), train with a lower learning rate or fewer steps, try "
+                "another method, or search all the same (anyway=True, --anyway)."
             )
         return Reordered(self.asked.best(self.seed, progress))
 
@@ -132,7 +139,8 @@ class SampleOrder(Estimator[OptimizerRun]):
             "mean_field" (`MeanField`), "galerkin" (`Galerkin`), "pair" (`Pair`),
             "taylor" (`Taylor`).
         unit: What is put into another order: batches, or samples among all places of all batches.
-        calibrate: Random orders that are really trained to judge the predictions; 0 skips it.
+        calibrate: Random orders that are really trained to judge the predictions, at least 2; 0
+            skips it.
         seed: Of every random choice.
 
     Sign: positive = the order makes the query worse. Unit: of the loss.
@@ -146,6 +154,11 @@ class SampleOrder(Estimator[OptimizerRun]):
         seed: int = 0,
     ) -> None:
         check_whole("calibrate", calibrate)
+        if calibrate == 1:
+            raise InputError(
+                "calibrate must be 0 or at least 2: one order beside the recorded one ranks "
+                "nothing; got 1."
+            )
         check_whole("seed", seed)
         if unit not in ("sample", "batch"):
             raise InputError(f'unit must be "sample" or "batch", got {unit!r}.')
@@ -182,13 +195,13 @@ class SampleOrder(Estimator[OptimizerRun]):
         self._last = None
         return seen
 
-    def ask(self, queries: Any) -> OrderAnswer:
+    def ask(self, *queries: Any) -> OrderAnswer:
         """All there is to say about some queries; what they share is worked out once.
 
         Args:
-            queries: A list of batches, each a query: its loss is the mean over the batch.
+            *queries: A list of batches, each a query: its loss is the mean over the batch.
         """
-        run, asked = self._ask(queries)
+        run, asked = self._ask(*queries)
         key = asked.fingerprint
         if self._last is None or self._last[0] != key:
             answers = self._built.ask(asked)
@@ -234,9 +247,8 @@ class SampleOrder(Estimator[OptimizerRun]):
             )
         about = predicted - predicted.mean(axis=0)
         slope = float((real * about).sum() / max((about**2).sum(), 1e-300))
-        enough = len(real) >= 3
-        spearman = compare(predicted, real).mean if enough else float("nan")
-        return Calibration(spearman, slope, self.calibrate)
+        found = compare(predicted, real)
+        return Calibration(found.mean, slope, self.calibrate, found.interval)
 
 
 def _effects(answers: Asked, places: Places, orders: NDArray[np.int64]) -> Floats:

@@ -11,8 +11,9 @@ then makes gamma_{t+1} of gamma_t, and the queries' real losses are taken at the
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from math import factorial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,9 +23,10 @@ from torch import Tensor
 from influence.checks import check_whole
 from influence.errors import InputError, TrainingDataError
 from influence.progress import track
+from influence.run import blocks
 from llm_influence.order.derivatives import Derivatives
+from llm_influence.order.mean_path import State, advanced, states_of
 from llm_influence.order.method import Asked, Built, Floats, Method, Orders
-from llm_influence.order.rules import Moments, Rule, clip_scale
 from llm_influence.order.run import BatchQueries, OptimizerRun
 from llm_influence.order.search import annealed, shuffled
 
@@ -107,15 +109,10 @@ class Taylor(Method):
         return Replayed(run, steps, self.moments == "exact")
 
 
-class _State(NamedTuple):
-    weights: Tensor
-    moments: Moments
-
-
 # From an item and moves of the weights, shape (k, n), to its expanded gradients, same shape.
 Expansion = Callable[[int, Tensor], Tensor]
 # The recorded state before a step, and the items' gradients around it.
-Step = tuple[_State, Expansion]
+Step = tuple[State, Expansion]
 
 
 class Replayed(Built):
@@ -134,14 +131,14 @@ class Replayed(Built):
             orders: An item for every place, shape (n_orders, n_places).
         """
         rule = self._run.rule()
-        states = [_State(*self._run.begin()) for _ in orders]
+        states = [State(*self._run.begin()) for _ in orders]
         for step, (recorded, expansion) in enumerate(self._steps()):
             moves = torch.stack([state.weights - recorded.weights for state in states])
             gradients = self._gradients(step, orders, moves, expansion)
             for i, gradient in enumerate(gradients):
                 moments = states[i].moments if self._exact else recorded.moments
-                before = _State(states[i].weights, moments)
-                states[i] = _advanced(self._run, rule, before, gradient, step)
+                before = State(states[i].weights, moments)
+                states[i] = advanced(self._run, rule, before, gradient, step)
         return [state.weights for state in states]
 
     def _gradients(self, step: int, orders: Orders, moves: Tensor, expansion: Expansion) -> Tensor:
@@ -163,11 +160,8 @@ class _Asked(Asked):
         self._built, self._run, self._queries = built, run, queries
 
     def losses(self, orders: Orders) -> Floats:
-        ends = [
-            end
-            for first in range(0, len(orders), TOGETHER)
-            for end in self._built.ends(orders[first : first + TOGETHER])
-        ]
+        some = blocks(len(orders), TOGETHER)
+        ends = [end for block in some for end in self._built.ends(orders[block])]
         found = np.stack([self._run.losses_at(end, self._queries) for end in ends])
         if not np.isfinite(found).all():
             raise TrainingDataError(
@@ -190,7 +184,7 @@ class _Asked(Asked):
 def _products(run: OptimizerRun, order: int) -> Iterator[Step]:
     """Full derivatives along the moves that are asked about."""
     derivatives = run.derivatives()
-    for state in _path(run):
+    for state in islice(states_of(run), run.n_steps):
 
         def expansion(item: int, moves: Tensor, weights: Tensor = state.weights) -> Tensor:
             return _expanded(derivatives, weights, run.row(item), moves, order)
@@ -230,7 +224,7 @@ def _differences(run: OptimizerRun, order: int, projection: "_Projection | None"
     rows = [run.row(i) for i in range(run.n_train)]
     terms: list[list[Tensor]] = [[] for _ in rows]
     before = run.begin()[0]
-    for state in _path(run):
+    for state in islice(states_of(run), run.n_steps):
         for i, row in enumerate(rows):
             gradient = derivatives.gradient(state.weights, row)
             terms[i] = _divided(gradient, terms[i][:order], state.weights - before)
@@ -247,24 +241,6 @@ def _divided(gradient: Tensor, older: Sequence[Tensor], gap: Tensor) -> list[Ten
     for term in older:
         terms.append(torch.where(gap == 0, 0.0, (terms[-1] - term) / gap))
     return terms
-
-
-def _path(run: OptimizerRun) -> Iterator[_State]:
-    """The state before every step of the recorded training."""
-    rule, derivatives, places = run.rule(), run.derivatives(), run.places
-    state = _State(*run.begin())
-    for step in range(run.n_steps):
-        yield state
-        gradient = torch.zeros_like(state.weights)
-        here = places.of_step(step)
-        for item, share in zip(places.recorded[here], places.shares[here], strict=True):
-            gradient += share * derivatives.gradient(state.weights, run.row(item))
-        state = _advanced(run, rule, state, gradient, step)
-
-
-def _advanced(run: OptimizerRun, rule: Rule, state: _State, gradient: Tensor, step: int) -> _State:
-    mean = gradient * clip_scale(gradient, run.recipe.max_grad_norm)
-    return _State(*rule.update(*state, mean, mean**2, step))
 
 
 @dataclass(frozen=True, eq=False)

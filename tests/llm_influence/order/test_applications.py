@@ -1,6 +1,6 @@
 """Curriculum, memorisation and comparison of orders, against really training in every order."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import permutations
 
 import numpy as np
@@ -214,6 +214,19 @@ def test_what_has_no_place_is_refused(run, every):
         curriculum(run, QUERIES, n_random=2)
 
 
+def test_a_cache_that_cannot_be_is_refused_before_any_work(run, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="Expected a folder for the cache"):
+        compare_orders(run, QUERIES, Unbuilt(), cache=tmp_path / "file", progress=False)
+
+
+class Unbuilt(Method):
+    """A method that must not be built."""
+
+    def build(self, run, seed, progress):
+        raise AssertionError("work was done first")
+
+
 def test_results_are_saved_and_drawn(found, known, tmp_path):
     pytest.importorskip("matplotlib")
     for result in (found, found.random, known):
@@ -232,6 +245,11 @@ def test_results_are_saved_and_drawn(found, known, tmp_path):
     assert known.plot().images[0].get_array().shape == (4, 4)
     assert known.plot_forgetting().lines[0].get_ydata().tolist() == known.forgetting.tolist()
     assert len(found.random.plot().lines) == 2 + 1
+    assert known.plot_generalisation().images[0].get_array().tolist() == (
+        known.generalisation.tolist()
+    )
+    with pytest.raises(InputError, match="held_out="):
+        replace(known, generalisation=None).plot_generalisation()
 
 
 def _saved(result, folder):

@@ -1,5 +1,6 @@
 """Changes and queries that a recorded run refuses."""
 
+import re
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from tests.llm_influence.order.recorded import batches, recorded
     ("order", "message"),
     [
         ([0, 1, 2], "got 3 entries"),
-        ([0, 1, 2, 2], "none of them 3"),
+        ([0, 1, 2, 2], "2 of them 2"),
         ([0, 1, 2, 4], "one of them 4"),
         ([0, 1, 2, 3, 0], "got 5 entries"),
     ],
@@ -27,7 +28,7 @@ def test_orders_must_be_permutations(order: list[int], message: str) -> None:
 
 def test_changes_that_are_not_answered() -> None:
     run = recorded()
-    with pytest.raises(UnsupportedChangeError, match="Relabelled"):
+    with pytest.raises(UnsupportedChangeError, match=r"got Relabelled; .* record a training"):
         run.train(Relabelled([0], [1]))
     with pytest.raises(InputError, match="row 4"):
         run.train(Without([4]))
@@ -64,6 +65,13 @@ class Quiet:
 def test_queries_that_are_none(given: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         recorded(n_batches=1).queries(given)
+
+
+def test_a_run_is_told_in_a_line() -> None:
+    told = "<OptimizerRun of Adam: .* parameters, 8 steps over 4 batches; a training row is a "
+    run = recorded(epochs=2)
+    assert re.fullmatch(told + "batch>", repr(run))
+    assert re.fullmatch(told + "sample>", repr(run.by("sample")))
 
 
 def test_queries_come_one_argument_at_a_time() -> None:

@@ -329,6 +329,17 @@ def files_of_at_most(n_bytes: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+def test_what_is_no_model_or_loss_is_refused(tmp_path: Path) -> None:
+    recorded().save(tmp_path / "run" / "run")
+    wrong: Any = "text"
+    with pytest.raises(InputError, match="torch module as model, got a str"):
+        OptimizerRun.load(tmp_path / "run" / "run", model=wrong)
+    with pytest.raises(InputError, match=r"loss.model, batch., got a str"):
+        OptimizerRun.load(tmp_path / "run" / "run", loss=wrong)
+    with pytest.raises(StorageError, match=r"there is no .*manifest.json; .* is .*run/run"):
+        OptimizerRun.load(tmp_path / "run")
+
+
 def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = recorded(n_batches=2)
     with files_of_at_most(4096), pytest.raises(StorageError, match="Could not write"):

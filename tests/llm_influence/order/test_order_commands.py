@@ -1,6 +1,7 @@
 """`influence order`, as a person calls it."""
 
 import json
+import sys
 
 import numpy as np
 import pandas as pd
@@ -101,6 +102,8 @@ def test_mistakes_are_told(folder, capsys):
     (folder / "run" / "mine").touch()
     assert record() == 2
     assert "run is not empty" in capsys.readouterr().err
+    assert call("record", "--model", "model", "--data", "train.jsonl", "--run", "asked.jsonl") == 2
+    assert "asked.jsonl is a file" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         record("--schedule", "step")
 
@@ -122,6 +125,23 @@ def test_the_quickstart_shows_what_really_happened(folder, monkeypatch, capsys):
     assert "30 random orders" in report and "Steps since the batch" in report
     names = {path.name for path in (folder / "pictures").iterdir()}
     assert names == {"orders.png", "memorisation.png"}
+
+
+def test_results_that_cannot_be_written_are_named(folder, capsys):
+    assert record() == 0
+    shared = ("--run", "run", "--queries", "asked.jsonl", "--n", "3")
+    for name, command in (("comparison.png", "compare"), ("curriculum.csv", "curriculum")):
+        (folder / "out" / name).mkdir(parents=True)
+        anyway = ["--anyway"] if command == "curriculum" else []
+        assert call(command, *shared, *anyway, "--out", "out") == 2
+        assert f"Could not write out/{name}" in capsys.readouterr().err
+
+
+def test_pictures_are_an_extra(folder, monkeypatch, capsys):
+    assert record() == 0
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert call("memorisation", "--run", "run", "--queries", "asked.jsonl") == 0
+    assert capsys.readouterr().out.endswith("written: run/memorisation.npz\n")
 
 
 def test_what_a_folder_lacks_is_said(folder, capsys):

@@ -99,7 +99,7 @@ def test_effects_of_a_perfect_method_are_those_of_retraining() -> None:
     calibration = order.ask(QUERIES).calibration
     assert calibration is not None
     assert calibration.spearman == pytest.approx(1) and calibration.slope == pytest.approx(1)
-    assert str(calibration) == "rank agreement 1.00, slope 1.00, 5 orders"
+    assert str(calibration) == "rank agreement 1.00 [1.00, 1.00], slope 1.00, 5 orders"
 
 
 def test_calibration_is_agreement_with_retrained_orders() -> None:
@@ -148,7 +148,7 @@ def test_the_same_queries_are_worked_out_once() -> None:
 
 def test_a_method_without_positions_says_so() -> None:
     order = SampleOrder(Told(constant), calibrate=0).fit(adapted(), progress=False)
-    with pytest.raises(UnsupportedChangeError, match=r'SampleOrder."mean_field".'):
+    with pytest.raises(UnsupportedChangeError, match=r'no effect of a place .*"mean_field"'):
         order.positions(QUERIES)
 
 
@@ -159,7 +159,7 @@ def test_wrong_use_is_refused() -> None:
         order.predict(Without([0]), QUERIES)
     with pytest.raises(UnsupportedChangeError, match="got Relabelled"):
         order.predict(Relabelled([0], [1]), QUERIES)
-    with pytest.raises(InputError, match="none of them 3"):
+    with pytest.raises(InputError, match="2 of them 0"):
         order.predict(Reordered([0, 1, 2, 0]), QUERIES)
     with pytest.raises(InputError, match="list of batches"):
         order.predict(Reordered([3, 1, 0, 2]), QUERIES[0][0])
@@ -167,18 +167,26 @@ def test_wrong_use_is_refused() -> None:
         SampleOrder().predict(Reordered([0]), QUERIES)
     with pytest.raises(InputError, match="recorded training"):
         SampleOrder().fit(run.model, QUERIES)
+    unfinished: Any = object()
+    with pytest.raises(InputError, match=r"recording\.run"):
+        SampleOrder().fit(unfinished)
     with pytest.raises(InputError, match=r'unit must be "sample" or "batch", got .token'):
         SampleOrder(unit="token")  # pyright: ignore[reportArgumentType]
     with pytest.raises(InputError, match=r"method must be one of mean_field.*got 'nonsense'"):
         SampleOrder("nonsense")  # pyright: ignore[reportArgumentType]
     with pytest.raises(InputError, match="calibrate must be a whole number"):
         SampleOrder(calibrate=-1)
+    with pytest.raises(InputError, match=r"at least 2: .* got 1"):
+        SampleOrder(calibrate=1)
+    for queries in ((), (QUERIES, QUERIES)):
+        with pytest.raises(InputError, match=f"got {len(queries)} arguments"):
+            order.predict(Reordered([3, 1, 0, 2]), *queries)
 
 
 @pytest.mark.parametrize("unit", ["batch", "sample"])
 def test_a_random_order_of_the_unit_can_be_asked(unit: str) -> None:
     run = adapted(batches=pairs(3, 2), order=[0, 1, 2, 2, 0, 1])
-    order = SampleOrder(Told(really), unit=unit, calibrate=1).fit(run, progress=False)  # pyright: ignore[reportArgumentType]
+    order = SampleOrder(Told(really), unit=unit, calibrate=2).fit(run, progress=False)  # pyright: ignore[reportArgumentType]
     assert order.run_.unit == unit
     (changed,) = shuffled(order.run_.places, 1, seed=2)
     weights = order.run_.train(Reordered(changed))
