@@ -11,8 +11,10 @@ from torch import Tensor
 from influence.base import Attributor
 from influence.change import Change, Without, random_subsets
 from influence.checks import check_positive, check_whole
+from influence.engine import columns_per_block
 from influence.errors import InputError, ParityError
 from influence.progress import track
+from influence.run import blocks
 from llm_influence.order.replay_calibration import Calibration, calibrated
 from llm_influence.order.rewind import rewind
 from llm_influence.order.rules import Moments, back_through_clip, clip_scale
@@ -163,7 +165,10 @@ class Replay(Attributor[OptimizerRun, BatchQueries]):
             return None
 
         def explained(queries: BatchQueries) -> Floats:
-            return _by_row(run, self._swept(run, queries))
+            size = columns_per_block(run.n_train, _bytes_per_value(run))
+            parts = [queries[block] for block in blocks(queries.n_queries, size)]
+            swept = [_by_row(run, self._swept(run, part)) for part in parts]
+            return np.concatenate(swept, axis=1)
 
         found = calibrated(run, subsets, explained, self._progress)
         self.findings_ = {**self.findings_, **found.findings}
@@ -203,8 +208,8 @@ class Replay(Attributor[OptimizerRun, BatchQueries]):
         and which step, a place belongs to. The influence of a row is the sum over its places.
         """
         asked = self._ask(queries)[1]
-        blocks = self._tracked_blocks(asked.n_queries, self._progress)
-        return np.concatenate([self._at_places(asked[block]) for block in blocks])
+        tracked = self._tracked_blocks(asked.n_queries, self._progress)
+        return np.concatenate([self._at_places(asked[block]) for block in tracked])
 
     def _add_columns(self, queries: BatchQueries, out: Floats) -> None:
         out += _by_row(self.run_, self._at_places(queries))
@@ -214,9 +219,7 @@ class Replay(Attributor[OptimizerRun, BatchQueries]):
         return values[np.arange(rows.start, rows.stop), np.arange(train.n_queries)]
 
     def _bytes_per_value(self) -> int:
-        run = self._fitted_run()
-        held = VECTORS * run.flat.n * run.final.element_size() + 16 * run.places.n_places
-        return held // run.n_train + 8
+        return _bytes_per_value(self._fitted_run())
 
     def _at_places(self, queries: BatchQueries, *, together: bool = False) -> Floats:
         if self._calibration is not None:
@@ -233,6 +236,11 @@ class Replay(Attributor[OptimizerRun, BatchQueries]):
 
         sweeps = [training.swept(slopes, self._progress) for training in self._trainings]
         return np.mean(sweeps, axis=0)
+
+
+def _bytes_per_value(run: OptimizerRun) -> int:
+    held = VECTORS * run.flat.n * run.final.element_size() + 16 * run.places.n_places
+    return held // run.n_train + 8
 
 
 def _by_row(run: OptimizerRun, at_places: Floats) -> Floats:

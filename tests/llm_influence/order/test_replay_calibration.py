@@ -58,13 +58,11 @@ def test_a_training_that_magnifies_small_differences_is_refused() -> None:
     assert Replay("sample", calibrate=0).fit(run).total(queries).shape == (12,)
 
 
-def test_refusals_go_by_slope_and_correlation() -> None:
+def test_refusals_go_by_the_slope_about_the_means() -> None:
     real = np.random.default_rng(0).normal(size=(3, 4))
-    bend = np.array([[1.0], [-2.0], [1.0]]) * np.arange(4)  # of mean 0 over the subsets
-    bend -= (bend * real).sum() / (real**2).sum() * real
     for size in (0.26, 1.0, 3.9):
         compared(real / size + np.arange(4), real).check()  # what all subsets share is no matter
-    for predicted in (real / 0.24, real / 4.1, -real, real + 9 * bend, 0 * real, np.inf * real):
+    for predicted in (real / 0.24, real / 4.1, -real, 0 * real, np.inf * real):
         with pytest.raises(UnsupportedChangeError, match="real trainings confirm"):
             compared(predicted, real).check()
 
