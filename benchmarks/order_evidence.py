@@ -104,12 +104,14 @@ METHODS: dict[str, Entry] = {
 }
 
 REPLAYED: dict[str, Callable[[], Replay]] = {
-    "Replay('sample', smoothing=0): published": lambda: Replay("sample", smoothing=0.0),
-    "Replay('sample')": lambda: Replay("sample"),
-    "Replay('sample', average=4)": lambda: Replay("sample", average=4),
-    "Replay('sample', path='halves')": lambda: Replay("sample", path="halves"),
+    "Replay('sample', smoothing=0): published": lambda: Replay(
+        "sample", calibrate=0, smoothing=0.0
+    ),
+    "Replay('sample')": lambda: Replay("sample", calibrate=0),
+    "Replay('sample', average=4)": lambda: Replay("sample", calibrate=0, average=4),
+    "Replay('sample', path='halves')": lambda: Replay("sample", calibrate=0, path="halves"),
     "Replay('sample', average=4, path='halves')": lambda: Replay(
-        "sample", average=4, path="halves"
+        "sample", calibrate=0, average=4, path="halves"
     ),
 }
 TRACED: dict[str, tuple[Callable[[], Any], tuple[str, ...]]] = {
