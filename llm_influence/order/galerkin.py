@@ -45,9 +45,14 @@ TRIED, CHAINS = 1000, 64  # random orders of which the best are searched on from
 class Galerkin(Method):
     """The reduced replay: any order, the loss of any batch or query.
 
-    Cost, in retrainings of T steps of one batch of N: build N for the average path, about
-    `columns` x `knots` x N / T for curvature, and `paths`; a question about some queries as much
-    as `columns` gradients of them, and about `adjoints` x `knots` x N / T + 4.
+    Cost, in retrainings of T steps of one of N batches: build about 4 (N / T + 1) for the average
+    path, `columns` x `knots` x N / T for curvature, and `paths`; a question about some queries
+    about `adjoints` x `knots` x N / T + 4, and as much as `columns` gradients of each. Measured on
+    GPT-2s of 30,000 parameters and T = N = 16: build 35, a question 20 (of 48 sequences, a
+    training batch has 8), an order 1e-4. Memory: about (4 N + 12 T) vectors of all parameters.
+
+    Wrong where the Jacobians along one path say too little: long windows at high rates. Curvature
+    is the items' own, but gradients do not move v through it. Calibration shows it.
 
     Attributes:
         columns: Most columns of the basis for the paths. Taken are as many as hold all but 1e-6
