@@ -12,6 +12,7 @@ from sklearn.datasets import load_breast_cancer
 from sklearn.model_selection import train_test_split
 
 from tests.llm_influence.models import gpt2
+from tests.llm_influence.order.recorded import batches, plain_gpt2
 from tests.llm_influence.small_tokenizers import bpe
 
 README = Path(__file__).parent.parent / "README.md"
@@ -56,6 +57,22 @@ def test_readme_blocks_of_language_models_run(tmp_path, monkeypatch):
         "history": history,
     }  # fmt: skip
     _, networks = README.read_text().split("## Language models\n")
+    networks, _ = networks.split("## Sample order\n")
     for block in python_blocks(networks, 2):
         exec(block, scope)
     assert scope["best"].explain(scope["questions"]).values.shape == (9, 2)
+
+
+def test_the_readme_block_of_sample_order_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model, taken = plain_gpt2(), batches(5)
+    optimizer = torch.optim.SGD(model.parameters(), 1e-2)
+    scope: dict[str, Any] = {
+        "model": model, "optimizer": optimizer, "batches": taken[:4], "validation": taken[4],
+        "scheduler": torch.optim.lr_scheduler.ConstantLR(optimizer),
+    }  # fmt: skip
+    _, order = README.read_text().split("## Sample order\n")
+    for block in python_blocks(order, 1):
+        exec(block, scope)
+    assert scope["replay"].explain([taken[4]]).values.shape == (4, 1)
+    assert sorted(scope["found"].order.tolist()) == [0, 1, 2, 3]

@@ -122,7 +122,9 @@ def test_evidence_is_kept_and_shown(tmp_path, monkeypatch):
         {"ceiling": METHODS["ceiling: Taylor(1, 'exact', 'products')"],
          "MeanField()": Entry(MeanField(2), searches=True)},
     )  # fmt: skip
-    monkeypatch.setattr(order_evidence, "REPLAYED", {"Replay": lambda: Replay("sample")})
+    monkeypatch.setattr(
+        order_evidence, "REPLAYED", {"Replay": lambda: Replay("sample", calibrate=0)}
+    )
     kept = Kept(tmp_path / "results.json")
     measure_orders(kept, tmp_path / "cache", "tiny", 0)
     measure_replays(kept, tmp_path / "cache", "lds-tiny", 0)
@@ -153,13 +155,15 @@ def test_evidence_is_kept_and_shown(tmp_path, monkeypatch):
 def test_replay_is_judged_by_really_left_out_samples(tmp_path, monkeypatch):
     monkeypatch.setitem(REPLAYS, "loo-tiny", replace(TINY, n_batches=1, rate=1e-2, carried=False))
     monkeypatch.setattr(order_evidence, "TRACED", {})
-    monkeypatch.setattr(order_evidence, "REPLAYED", {"Replay": lambda: Replay("sample")})
+    monkeypatch.setattr(
+        order_evidence, "REPLAYED", {"Replay": lambda: Replay("sample", calibrate=0)}
+    )
     kept = Kept(tmp_path / "results.json")
     measure_replays(kept, tmp_path / "cache", "loo-tiny", 0)
     problem = samples(REPLAYS["loo-tiny"], 0)
     real = retrainer(problem.run.by("sample"), problem.queries)
     effects = np.stack([real(Without([i])) for i in range(BATCH)])
-    values = Replay("sample").fit(problem.run).explain(problem.queries).values
+    values = Replay("sample", calibrate=0).fit(problem.run).explain(problem.queries).values
     ranks = [effects.argsort(axis=0).argsort(axis=0), values.argsort(axis=0).argsort(axis=0)]
     pairs = zip(ranks[0].T, ranks[1].T, strict=True)
     expected = np.mean([np.corrcoef(a, b)[0, 1] for a, b in pairs])
