@@ -30,7 +30,7 @@ from torch import Tensor
 from influence.checks import check_positive, check_whole
 from influence.progress import track
 from llm_influence.order.mean_path import MeanPath, Mixed, State, real_path, spaced, virtual_path
-from llm_influence.order.method import Asked, Built, Floats, Method, Orders
+from llm_influence.order.method import Asked, Built, Floats, Method, Orders, Trained
 from llm_influence.order.places import Places
 from llm_influence.order.rules import back_through_clip, clip_scale
 from llm_influence.order.run import BatchQueries, OptimizerRun
@@ -110,6 +110,9 @@ class _Built(Built):
             bend = self._of_all if self._method.curvature is None else self._of_drawn
             adjoints = (weights + bend(step, here, of_mean, of_square), *moments)
         return _Asked(found, places)
+
+    def trained(self) -> Trained:
+        return self._path.trained or Trained([], [])
 
     def _of_drawn(self, step: int, _: Mixed, of_mean: Tensor, of_square: Tensor) -> Tensor:
         """What the gradients of random steps add to the adjoint of the weights, on average."""

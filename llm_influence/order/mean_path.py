@@ -11,6 +11,7 @@ from torch import Tensor
 from influence.change import Reordered
 from influence.progress import track
 from llm_influence.order.derivatives import Derivatives
+from llm_influence.order.method import Trained
 from llm_influence.order.places import Places
 from llm_influence.order.rules import Moments, Rule, clip_scale
 from llm_influence.order.run import OptimizerRun
@@ -50,6 +51,7 @@ class MeanPath:
         tables: At each knot, shape (n_items, n).
         places: Of the run.
         most: Norm that gradients are clipped to.
+        trained: The real trainings that the states are the means of; None of a virtual one.
     """
 
     states: list[State]
@@ -57,6 +59,7 @@ class MeanPath:
     tables: list[Tensor]
     places: Places
     most: float | None
+    trained: Trained | None = None
 
     def at(self, step: int) -> Mixed:
         """What the step absorbs; between knots gradients are interpolated in time."""
@@ -139,10 +142,12 @@ def real_path(
 ) -> MeanPath:
     """The mean state of real trainings: n_orders retrainings, and n_items gradients a knot."""
     totals: list[Tensor] = []
+    ends: list[Tensor] = []
     orders = balanced(run.places, n_orders, seed)
     for order in track(orders, "mean path", n_orders, progress):
         path = [torch.stack((s.weights, *s.moments)) for s in states_of(run, Reordered(order))]
         totals = [a + b for a, b in zip(totals, path, strict=True)] if totals else path
+        ends.append(path[-1][0].clone())
     means = [total / n_orders for total in totals]
     states = [State(mean[0], tuple(mean[1:])) for mean in means]
     derivatives = run.derivatives()
@@ -150,7 +155,8 @@ def real_path(
         gradients_at(derivatives, run, states[knot].weights)
         for knot in track(knots, "gradients", len(knots), progress)
     ]
-    return MeanPath(states, knots, tables, run.places, run.recipe.max_grad_norm)
+    trained = Trained(list(orders), ends)
+    return MeanPath(states, knots, tables, run.places, run.recipe.max_grad_norm, trained)
 
 
 def states_of(run: OptimizerRun, change: Reordered | None = None) -> Iterator[State]:

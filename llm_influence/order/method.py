@@ -1,9 +1,11 @@
 """What a method of `SampleOrder` is: it is built from a run, and asked about queries."""
 
 from abc import ABC, abstractmethod
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from influence.errors import UnsupportedChangeError
 from llm_influence.order.run import BatchQueries, OptimizerRun
@@ -49,12 +51,31 @@ class Asked(ABC):
         )
 
 
+class Trained(NamedTuple):
+    """Really trained orders.
+
+    Attributes:
+        orders: Each of shape (n_places,).
+        ends: The weights that each ended in, shape (n,).
+    """
+
+    orders: list[NDArray[np.int64]]
+    ends: list[Tensor]
+
+
 class Built(ABC):
     """A method built from a run: what all queries share."""
 
     @abstractmethod
     def ask(self, queries: BatchQueries) -> Asked:
         """Answers about these queries."""
+
+    def trained(self) -> Trained:
+        """Orders that were really trained while building; none unless a method says so.
+
+        They calibrate too, so they must enter answers only as means over all of them.
+        """
+        return Trained([], [])
 
 
 class Method(ABC):

@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from influence.base import Estimator
 from influence.change import Change, Reordered
@@ -16,7 +15,7 @@ from influence.evaluate import compare
 from influence.progress import track
 from llm_influence.order.galerkin import Galerkin
 from llm_influence.order.mean_field import MeanField
-from llm_influence.order.method import Asked, Built, Floats, Method, Orders
+from llm_influence.order.method import Asked, Built, Floats, Method, Orders, Trained
 from llm_influence.order.pair import Pair
 from llm_influence.order.places import Places
 from llm_influence.order.run import BatchQueries, OptimizerRun, Unit
@@ -39,11 +38,12 @@ class Calibration:
     """Predicted against really retrained losses, over a few random orders and the recorded one.
 
     Attributes:
-        spearman: Mean over queries of the rank correlation. Of few orders it says little: with
-            3 and one query, chance reaches 0.5 in one case of five.
+        spearman: Mean over queries of the rank correlation; NaN of fewer than 2 orders. Of few it
+            says little: with 3 and one query, chance reaches 0.5 in one case of five.
         slope: Of real on predicted losses over the orders, all queries together: differences
             of predictions times this have the right size.
-        n_orders: Orders retrained, besides the recorded one.
+        n_orders: Distinct orders retrained, besides the recorded one: those of `calibrate`, and
+            those that the method trained while it was built (16 of "mean_field").
         interval: Ends of the 95 % bootstrap interval of `spearman`, over orders and queries.
     """
 
@@ -139,8 +139,8 @@ class SampleOrder(Estimator[OptimizerRun]):
             "mean_field" (`MeanField`), "galerkin" (`Galerkin`), "pair" (`Pair`),
             "taylor" (`Taylor`).
         unit: What is put into another order: batches, or samples among all places of all batches.
-        calibrate: Random orders that are really trained to judge the predictions, at least 2; 0
-            skips it.
+        calibrate: Random orders that are really trained to judge the predictions, beside those
+            that the method itself had to train; 0 skips all judging.
         seed: Of every random choice.
 
     Sign: positive = the order makes the query worse. Unit: of the loss.
@@ -154,11 +154,6 @@ class SampleOrder(Estimator[OptimizerRun]):
         seed: int = 0,
     ) -> None:
         check_whole("calibrate", calibrate)
-        if calibrate == 1:
-            raise InputError(
-                "calibrate must be 0 or at least 2: one order beside the recorded one ranks "
-                "nothing; got 1."
-            )
         check_whole("seed", seed)
         if unit not in ("sample", "batch"):
             raise InputError(f'unit must be "sample" or "batch", got {unit!r}.')
@@ -187,11 +182,13 @@ class SampleOrder(Estimator[OptimizerRun]):
         seen = run.by(self.unit)
         method = METHODS[self.method]() if isinstance(self.method, str) else self.method
         self._built: Built = method.build(seen, self.seed, self._progress)
-        self._orders = shuffled(seen.places, self.calibrate, self.seed)
-        self._trained: list[Tensor] = [
+        fresh = shuffled(seen.places, self.calibrate, self.seed)
+        ends = [
             seen.train(Reordered(order))
-            for order in track(self._orders, "calibration", self.calibrate, self._progress)
+            for order in track(fresh, "calibration", self.calibrate, self._progress)
         ]
+        orders, more = self._built.trained()
+        self._trained = _distinct(Trained([*fresh, *orders], [*ends, *more]), seen.places)
         self._last = None
         return seen
 
@@ -236,10 +233,13 @@ class SampleOrder(Estimator[OptimizerRun]):
         return self.ask(queries).best(anyway=anyway, progress=progress)
 
     def _calibration(self, run: OptimizerRun, asked: BatchQueries, answers: Asked) -> Calibration:
-        real = np.stack([run.losses_at(weights, asked) for weights in (run.final, *self._trained)])
+        orders, ends = self._trained
+        if len(orders) < 2:
+            return Calibration(np.nan, np.nan, len(orders), (np.nan, np.nan))
+        real = np.stack([run.losses_at(weights, asked) for weights in (run.final, *ends)])
         real -= real[0]
         predicted = np.zeros_like(real)
-        predicted[1:] = _effects(answers, run.places, self._orders)
+        predicted[1:] = _effects(answers, run.places, np.stack(orders))
         if not np.isfinite(predicted).all():
             raise TrainingDataError(
                 f"The predictions of method {self.method!r} are not finite on this run; its "
@@ -248,7 +248,14 @@ class SampleOrder(Estimator[OptimizerRun]):
         about = predicted - predicted.mean(axis=0)
         slope = float((real * about).sum() / max((about**2).sum(), 1e-300))
         found = compare(predicted, real)
-        return Calibration(found.mean, slope, self.calibrate, found.interval)
+        return Calibration(found.mean, slope, len(orders), found.interval)
+
+
+def _distinct(trained: Trained, places: Places) -> Trained:
+    """Each order once, and without the recorded one."""
+    orders = np.stack([places.recorded, *trained.orders])
+    first = np.sort(np.unique(orders, axis=0, return_index=True)[1])[1:] - 1
+    return Trained([trained.orders[i] for i in first], [trained.ends[i] for i in first])
 
 
 def _effects(answers: Asked, places: Places, orders: NDArray[np.int64]) -> Floats:

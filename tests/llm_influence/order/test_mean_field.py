@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 from torch import Tensor
 
 from influence.change import Reordered
@@ -185,6 +186,20 @@ def test_it_ranks_really_retrained_orders() -> None:
     calibration = order.ask(QUERIES).calibration
     assert calibration is not None
     assert calibration.spearman > 0.95 and 0.8 < calibration.slope < 1.2
+
+
+def test_the_trainings_of_the_path_calibrate_too() -> None:
+    run = adapted(batches=pairs(8, 4), rate=1e-2)
+    order = SampleOrder(calibrate=3, seed=4).fit(run, progress=False)
+    calibration, queries = order.ask(QUERIES).calibration, run.queries(QUERIES)
+    orders = np.concatenate([shuffled(run.places, 3, 4), balanced(run.places, 16, 4)])
+    distinct = [np.array(one) for one in {tuple(one): None for one in orders.tolist()}]
+    changes = [Reordered(one) for one in (run.places.recorded, *distinct)]
+    real = np.stack([run.losses_at(run.train(change), queries) for change in changes])
+    told = order.ask(QUERIES).effects(changes)
+    ranks: list[Any] = [spearmanr(told[:, j], real[:, j]) for j in range(2)]
+    assert calibration is not None and calibration.n_orders == len(distinct) < 19
+    assert calibration.spearman == pytest.approx(np.mean([one.statistic for one in ranks]))
 
 
 @pytest.mark.parametrize(
