@@ -51,6 +51,20 @@ class NumberedBatches:
         return {**batch, ROW: torch.tensor(rows)} if rows else batch
 
 
+def number(trainer: Any) -> Callable[[], None]:
+    """Lets a Trainer's batches hold their rows; returns what gives the Trainer back as it was."""
+    args = trainer.args
+    own = (trainer.train_dataset, trainer.data_collator, args.remove_unused_columns)
+    trainer.data_collator = NumberedBatches(trainer.data_collator, columns_of(trainer))
+    trainer.train_dataset = Numbered(trainer.train_dataset)
+    args.remove_unused_columns = False
+
+    def restore() -> None:
+        trainer.train_dataset, trainer.data_collator, args.remove_unused_columns = own
+
+    return restore
+
+
 def columns_of(trainer: Any) -> frozenset[str] | None:
     """The keys that the Trainer's own rule leaves in its examples; None where it removes none."""
     if not trainer.args.remove_unused_columns:

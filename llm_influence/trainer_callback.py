@@ -18,7 +18,7 @@ from llm_influence.projection import Identity, Kronecker, Projection
 from llm_influence.rows import Held, RowMap, TrainRows
 from llm_influence.run import CheckpointRun, trace
 from llm_influence.store import Plan, Store
-from llm_influence.trainer_batches import Numbered, NumberedBatches, check_trainer, columns_of
+from llm_influence.trainer_batches import check_trainer, number
 from llm_influence.trainer_passes import TrainingPasses
 
 
@@ -133,10 +133,7 @@ class CollectRows:
         self._row_map = RowMap(run, self.projection)
         self._passes = TrainingPasses(run, self._row_map.bound, args.gradient_accumulation_steps)
         self._trainer, self._callback = trainer, _callback(self)
-        self._own = (trainer.train_dataset, trainer.data_collator, args.remove_unused_columns)
-        trainer.data_collator = NumberedBatches(trainer.data_collator, columns_of(trainer))
-        trainer.train_dataset = Numbered(trainer.train_dataset)
-        args.remove_unused_columns = False
+        self._restore = number(trainer)
         trainer.add_callback(self._callback)
 
     @property
@@ -220,10 +217,8 @@ class CollectRows:
     def detach(self) -> None:
         """Gives model and Trainer back as they were; needed only where training broke off."""
         self._passes.stop()
-        trainer = self._trainer
-        trainer.remove_callback(self._callback)
-        trainer.train_dataset, trainer.data_collator, unused = self._own
-        trainer.args.remove_unused_columns = unused
+        self._trainer.remove_callback(self._callback)
+        self._restore()
 
     def _new_epoch(self) -> None:
         n_train, bound = self._start.n_train, self._row_map.bound

@@ -13,11 +13,12 @@ from influence import storage
 from influence.campaign import Campaign
 from influence.change import Change, Reordered
 from influence.checks import check_whole
-from influence.errors import InputError
 from influence.evaluate import Agreement, compare
 from llm_influence.order.method import Floats, Method, Orders
+from llm_influence.order.of_recorded import as_recorded
+from llm_influence.order.places import Unit
 from llm_influence.order.retrain import OrderRetrainer
-from llm_influence.order.run import OptimizerRun, Unit
+from llm_influence.order.run import OptimizerRun
 from llm_influence.order.sample_order import Calibration, Name, OrderAnswer, SampleOrder
 from llm_influence.order.search import shuffled
 
@@ -134,11 +135,7 @@ def judged(
     run: OptimizerRun, queries: Any, fitted: SampleOrder, cache: Folder, progress: bool
 ) -> Judged:
     """Fits a method to a run, asks it, and ties it to real retraining."""
-    if not isinstance(run, OptimizerRun):
-        raise InputError(
-            f"Expected a recorded training (llm_influence.record), got a {type(run).__name__}."
-        )
-    seen = run.by(fitted.unit)
+    seen = as_recorded(run).by(fitted.unit)
     asked = seen.queries(queries)
     retrain = Campaign(
         OrderRetrainer(seen, asked, seen.losses(asked)), cache=cache, progress=progress

@@ -14,7 +14,8 @@ from influence.change import Reordered
 from influence.checks import check_whole
 from llm_influence.order.comparison import Folder, OrderComparison, judged
 from llm_influence.order.method import Floats, Method
-from llm_influence.order.run import OptimizerRun, Unit
+from llm_influence.order.places import Unit
+from llm_influence.order.run import OptimizerRun
 from llm_influence.order.sample_order import Name, SampleOrder
 
 if TYPE_CHECKING:

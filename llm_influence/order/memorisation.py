@@ -25,6 +25,7 @@ from influence.errors import InputError, UnsupportedChangeError
 from influence.progress import track
 from llm_influence.order.comparison import Folder, as_header, described, from_header
 from llm_influence.order.method import Floats, Method, Orders
+from llm_influence.order.of_recorded import as_recorded
 from llm_influence.order.places import Places
 from llm_influence.order.retrain import OrderRetrainer
 from llm_influence.order.run import BatchQueries, OptimizerRun
@@ -245,11 +246,7 @@ def balanced_orders(run: OptimizerRun, n_blocks: int, seed: int = 0) -> list[Reo
 
 def _own(run: OptimizerRun, queries: Sequence[Any] | None) -> tuple[OptimizerRun, BatchQueries]:
     """The run by batches, and a query for each batch."""
-    if not isinstance(run, OptimizerRun):
-        raise InputError(
-            f"Expected a recorded training (llm_influence.record), got a {type(run).__name__}."
-        )
-    seen = run.by("batch")
+    seen = as_recorded(run).by("batch")
     places, n = seen.places, seen.n_batches
     if n < 2 or places.n_places != n * len(places.epochs):
         raise InputError(

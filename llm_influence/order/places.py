@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from influence.change import Reordered
 from influence.errors import InputError
+
+Unit = Literal["sample", "batch"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,3 +101,10 @@ def _epochs(recorded: NDArray[np.int64], n_items: int) -> tuple[int, ...]:
         len(set(part.tolist())) == n_items for part in np.split(recorded, max(n, 1))
     )
     return tuple(range(0, len(recorded), n_items)) if whole else (0,)
+
+
+def check_unit(unit: Any) -> Unit:
+    """Refuses what a training row cannot be."""
+    if unit not in ("sample", "batch"):
+        raise InputError(f'unit must be "sample" or "batch", got {unit!r}.')
+    return unit

@@ -170,12 +170,12 @@ def _features(path: MeanPath, one: Partials, knot: int) -> Tensor:
 
     Decay that Adam adds to the gradient is part of it.
     """
-    here, counts = path.at(knot), path.places.counts
+    here = path.at(knot)
     by_mean, by_square = one.table[2][-2:]
     pull = 0.0 if by_mean is None or by_square is None else by_mean / (2 * by_square)
     gradients, mean = here.gradients + pull, here.mean + pull
     both = torch.stack([gradients**2, gradients * mean])
-    chances = torch.from_numpy(counts / counts.sum()).to(both)
+    chances = torch.from_numpy(path.places.chances).to(both)
     return both - torch.einsum("i,jin->jn", chances, both)[:, None]
 
 

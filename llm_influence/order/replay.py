@@ -12,13 +12,15 @@ from influence.base import Attributor
 from influence.change import Change, Without, random_subsets
 from influence.checks import check_positive, check_whole
 from influence.engine import columns_per_block
-from influence.errors import InputError, ParityError
+from influence.errors import InputError, ParityError, UnsupportedChangeError
 from influence.progress import track
 from influence.run import blocks
+from llm_influence.order.of_recorded import OfRecorded, as_recorded
+from llm_influence.order.places import Unit, check_unit
 from llm_influence.order.replay_calibration import Calibration, calibrated
 from llm_influence.order.rewind import rewind
 from llm_influence.order.rules import Moments, back_through_clip, clip_scale
-from llm_influence.order.run import BatchQueries, OptimizerRun, Unit
+from llm_influence.order.run import BatchQueries, OptimizerRun
 
 Floats = NDArray[np.float64]
 FAR = 0.01  # share of its way by which our path may miss the recorded end
@@ -57,7 +59,7 @@ Draw = list[_Pass]  # the passes of a step
 Path = list[list[Draw]]  # of every step the draws it absorbs the mean over
 
 
-class Replay(Attributor[OptimizerRun, BatchQueries]):
+class Replay(OfRecorded, Attributor[OptimizerRun, BatchQueries]):
     """The derivative of a query's loss by the weight of every batch, or sample, at every step.
 
         values[i, q] = -dL_q / dr_i = -sum over its visits of <a_t, grad l_i(w_t)> / n_t
@@ -115,8 +117,6 @@ class Replay(Attributor[OptimizerRun, BatchQueries]):
         calibrate: int = 3,
         seed: int = 0,
     ) -> None:
-        if unit not in ("sample", "batch"):
-            raise InputError(f'unit must be "sample" or "batch", got {unit!r}.')
         if smoothing != "auto":
             check_positive("smoothing", smoothing, zero=True)
         if path not in ("recorded", "halves"):
@@ -129,24 +129,14 @@ class Replay(Attributor[OptimizerRun, BatchQueries]):
                 "other, got 1."
             )
         check_whole("seed", seed)
-        self.unit: Unit = unit
+        self.unit: Unit = check_unit(unit)
         self.smoothing: float | Literal["auto"] = smoothing
         self.average, self.path, self.calibrate, self.seed = average, path, calibrate, seed
 
-    @staticmethod
-    def _trace(model: Any, *data: Any) -> OptimizerRun:
-        raise InputError(
-            "Replay needs a recorded training: fit(run) with run = recording.run, see "
-            "llm_influence.record."
-        )
-
     def _fit(self, run: OptimizerRun) -> OptimizerRun:
-        if not isinstance(run, OptimizerRun):
-            raise InputError(
-                f"Expected a recorded training (llm_influence.record), got a {type(run).__name__}, "
-                "which has no steps to go back through."
-            )
-        seen = run.by(self.unit)
+        seen = as_recorded(run).by(self.unit)
+        if self.path == "recorded":
+            _check_clipping(seen)
         typical, missed = self._walked(seen)
         self.smoothing_ = typical if self.smoothing == "auto" else float(self.smoothing)
         self.findings_ = {"smoothing": self.smoothing_, "path off by at most": missed}
@@ -236,6 +226,22 @@ class Replay(Attributor[OptimizerRun, BatchQueries]):
 
         sweeps = [training.swept(slopes, self._progress) for training in self._trainings]
         return np.mean(sweeps, axis=0)
+
+
+def _check_clipping(run: OptimizerRun) -> None:
+    """Refuses rows that are the whole of a clipped step: its length is that of the clip."""
+    most = run.recipe.max_grad_norm
+    if most is None or run.places.n_places > run.n_steps:
+        return
+    weights, *_ = run.begin()
+    norm = float(run.derivatives().gradient(weights, run.row(int(run.places.recorded[0]))).norm())
+    if norm > most:
+        raise UnsupportedChangeError(
+            f"Expected steps that change with the weight of their {run.unit}, but gradients are "
+            f"clipped to {most:g} (the first has {norm:.3g}), and a step of one {run.unit} is then "
+            'as long whatever that weight is. Ask Replay("sample"), path="halves", or record '
+            "without clipping or with accumulate=2."
+        )
 
 
 def _bytes_per_value(run: OptimizerRun) -> int:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from os import PathLike
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -21,12 +21,11 @@ from llm_influence.gradients import Loss
 from llm_influence.order.batches import Batches
 from llm_influence.order.derivatives import Derivatives
 from llm_influence.order.flat import Flat
-from llm_influence.order.places import Places, places
+from llm_influence.order.places import Places, Unit, check_unit, places
 from llm_influence.order.queries import BatchQueries, as_queries
 from llm_influence.order.rules import RULES, Moments, Rule
 from llm_influence.order.training import share, step
 
-Unit = Literal["sample", "batch"]
 Weights = Mapping[str, Tensor]
 
 
@@ -115,9 +114,7 @@ class OptimizerRun:
 
         A `Without` or `Reweighted` names these, and a `Reordered` puts one into every place.
         """
-        if unit not in ("sample", "batch"):
-            raise InputError(f'unit must be "sample" or "batch", got {unit!r}.')
-        return replace(self, unit=unit)
+        return replace(self, unit=check_unit(unit))
 
     @cached_property
     def places(self) -> Places:
@@ -364,14 +361,7 @@ class OptimizerRun:
         return model, optimizer
 
     def _moments(self) -> Moments:
-        return self.rule_class.start(self._bare_rule(), self.state, self.final)
-
-    @property
-    def rule_class(self) -> type[Rule]:
-        return RULES[self.recipe.optimizer]
-
-    def _bare_rule(self) -> Rule:
-        return self.rule_class(self.flat, self.recipe.groups, self.recipe.rates, 0)
+        return self.rule().start(self.state, self.final)
 
     def _taken(self) -> int:
         """Steps of the optimizer before the run."""

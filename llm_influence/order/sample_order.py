@@ -16,9 +16,10 @@ from influence.progress import track
 from llm_influence.order.galerkin import Galerkin
 from llm_influence.order.mean_field import MeanField
 from llm_influence.order.method import Asked, Built, Floats, Method, Orders, Trained
+from llm_influence.order.of_recorded import OfRecorded, as_recorded
 from llm_influence.order.pair import Pair
-from llm_influence.order.places import Places
-from llm_influence.order.run import BatchQueries, OptimizerRun, Unit
+from llm_influence.order.places import Places, Unit, check_unit
+from llm_influence.order.run import BatchQueries, OptimizerRun
 from llm_influence.order.search import shifted, shuffled, swapped
 from llm_influence.order.taylor import Taylor
 
@@ -129,7 +130,7 @@ class OrderAnswer:
         return _effects(self.asked, self.places, orders).T.reshape(-1, n, n)
 
 
-class SampleOrder(Estimator[OptimizerRun]):
+class SampleOrder(OfRecorded, Estimator[OptimizerRun]):
     """Predicts the loss after training on the same batches, or samples, in another order.
 
     Cost of fit: what the method's class says, and `calibrate` retrainings.
@@ -155,31 +156,17 @@ class SampleOrder(Estimator[OptimizerRun]):
     ) -> None:
         check_whole("calibrate", calibrate)
         check_whole("seed", seed)
-        if unit not in ("sample", "batch"):
-            raise InputError(f'unit must be "sample" or "batch", got {unit!r}.')
         if not isinstance(method, Method) and method not in METHODS:
             raise InputError(
                 f"method must be one of {', '.join(METHODS)}, or an object of such a class, got "
                 f"{method!r}."
             )
         self.method, self.calibrate, self.seed = method, calibrate, seed
-        self.unit: Unit = unit
+        self.unit: Unit = check_unit(unit)
         self._last: tuple[str, OrderAnswer] | None = None
 
-    @staticmethod
-    def _trace(model: Any, *data: Any) -> OptimizerRun:
-        raise InputError(
-            "SampleOrder needs a recorded training: fit(run) with run = recording.run, see "
-            "llm_influence.record."
-        )
-
     def _fit(self, run: OptimizerRun) -> OptimizerRun:
-        if not isinstance(run, OptimizerRun):
-            raise InputError(
-                f"Expected a recorded training (llm_influence.record), got a {type(run).__name__}, "
-                "which has no order of steps."
-            )
-        seen = run.by(self.unit)
+        seen = as_recorded(run).by(self.unit)
         method = METHODS[self.method]() if isinstance(self.method, str) else self.method
         self._built: Built = method.build(seen, self.seed, self._progress)
         fresh = shuffled(seen.places, self.calibrate, self.seed)

@@ -17,10 +17,10 @@ from llm_influence.order.rules import check_optimizer
 from llm_influence.order.run import OptimizerRun
 from llm_influence.trainer_batches import (
     ROW,
-    Numbered,
     NumberedBatches,
     check_trainer,
     columns_of,
+    number,
 )
 
 
@@ -70,11 +70,7 @@ class RecordTraining:
         _check_arithmetic(trainer)
         self._examples = _examples_of(trainer)
         self._trainer, self._callback = trainer, _callback(self)
-        self._own = (trainer.train_dataset, trainer.data_collator, trainer.compute_loss)
-        self._unused = trainer.args.remove_unused_columns
-        trainer.data_collator = NumberedBatches(trainer.data_collator, columns_of(trainer))
-        trainer.train_dataset = Numbered(trainer.train_dataset)
-        trainer.args.remove_unused_columns = False
+        self._own_loss, self._restore = trainer.compute_loss, number(trainer)
         trainer.compute_loss = self._loss_of
         trainer.compute_loss_func = _unused  # with one, no Trainer divides by the batches of a step
         trainer.add_callback(self._callback)
@@ -90,8 +86,7 @@ class RecordTraining:
         """Gives the Trainer back as it was; needed only where training broke off."""
         trainer = self._trainer
         trainer.remove_callback(self._callback)
-        trainer.train_dataset, trainer.data_collator, _ = self._own
-        trainer.args.remove_unused_columns = self._unused
+        self._restore()
         trainer.compute_loss_func = None
         del trainer.compute_loss
 
@@ -142,7 +137,7 @@ class RecordTraining:
             loss.register_hook(_check_unscaled)
             return loss
         plain = {name: value for name, value in inputs.items() if name != ROW}
-        own: Callable[..., Any] = self._own[2]
+        own: Callable[..., Any] = self._own_loss
         self._trainer.compute_loss_func = None
         try:
             return own(model, plain, return_outputs, num_items_in_batch)

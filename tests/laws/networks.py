@@ -1,12 +1,12 @@
 """A small language model on which the laws are checked."""
 
-import contextlib
 import copy
 
 import torch
 
 from llm_influence.checkpoints import Checkpoint
 from llm_influence.run import trace
+from tests.laws.cases import torch_threads
 from tests.llm_influence.models import gpt2, texts
 from tests.reference import autograd
 
@@ -46,11 +46,5 @@ class NetworkProblem:
     def part(self, block):
         return (self.queries[0][block],)
 
-    @contextlib.contextmanager
     def threads(self, n):
-        before = torch.get_num_threads()
-        torch.set_num_threads(n)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
+        return torch_threads(n)

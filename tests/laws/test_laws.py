@@ -7,6 +7,7 @@ import pytest
 
 from influence.errors import InputError, NotFittedError
 from influence.testing import LAWS, check_attributor
+from tests.laws.cases import obeyed
 from tests.laws.linear import LinearProblem, Newton
 from tests.laws.trees import TreeProblem
 from tests.tree_influence.models import LIBRARIES, TASKS
@@ -69,16 +70,6 @@ def library(request):
 @pytest.fixture(scope="module", params=TASKS)
 def tree_problem(request, library):
     return TreeProblem(library, request.param)
-
-
-def obeyed(estimators):
-    """(estimator, law) pairs without the exemptions."""
-    return [
-        pytest.param(name, law, id=f"{name}-{law.__name__}")
-        for name, (_, exempt) in estimators.items()
-        for law in LAWS
-        if law.__name__ not in exempt
-    ]
 
 
 @pytest.mark.parametrize(("estimator", "law"), obeyed(TREE_ESTIMATORS))

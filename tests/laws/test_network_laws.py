@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from influence.testing import LAWS
 from llm_influence import (
     BM25,
     EKFAC,
@@ -21,6 +20,7 @@ from llm_influence import (
     TracIn,
     TrackStar,
 )
+from tests.laws.cases import obeyed
 from tests.laws.networks import NetworkProblem
 from tests.llm_influence.models import texts
 
@@ -58,14 +58,6 @@ def problem():
     return NetworkProblem()
 
 
-@pytest.mark.parametrize(
-    ("name", "law"),
-    [
-        pytest.param(name, law, id=f"{name}-{law.__name__}")
-        for name, (_, exempt) in ESTIMATORS.items()
-        for law in LAWS
-        if law.__name__ not in exempt
-    ],
-)
+@pytest.mark.parametrize(("name", "law"), obeyed(ESTIMATORS))
 def test_laws_hold_for_estimators_of_networks(name, law, problem):
     law(ESTIMATORS[name][0], problem)

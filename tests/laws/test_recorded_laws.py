@@ -1,15 +1,14 @@
 """Every law over the estimators of recorded trainings."""
 
-import contextlib
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from influence.testing import LAWS
 from llm_influence import record
 from llm_influence.order.replay import Replay
+from tests.laws.cases import obeyed, torch_threads
 from tests.llm_influence.models import gpt2, texts
 
 STEPS = [[4, 0, 1], [2, 6, 3], [5, 7, 4], [1, 2, 6], [0, 3, 7]]
@@ -49,14 +48,8 @@ class RecordedProblem:
     def part(self, block):
         return (self.queries[0][block],)
 
-    @contextlib.contextmanager
     def threads(self, n):
-        before = torch.get_num_threads()
-        torch.set_num_threads(n)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
+        return torch_threads(n)
 
 
 def as_batch(example):
@@ -76,14 +69,6 @@ def problem():
     return RecordedProblem()
 
 
-@pytest.mark.parametrize(
-    ("name", "law"),
-    [
-        pytest.param(name, law, id=f"{name}-{law.__name__}")
-        for name, (_, exempt) in ESTIMATORS.items()
-        for law in LAWS
-        if law.__name__ not in exempt
-    ],
-)
+@pytest.mark.parametrize(("name", "law"), obeyed(ESTIMATORS))
 def test_laws_hold_for_estimators_of_recorded_trainings(name, law, problem):
     law(ESTIMATORS[name][0], problem)

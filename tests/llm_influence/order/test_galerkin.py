@@ -195,21 +195,6 @@ def test_the_average_path_needs_few_items() -> None:
     assert 0 < (ends[2] - ends[0]).norm() < 0.05 * moved
 
 
-@pytest.mark.parametrize("unit", ["batch", "sample"])
-def test_what_does_not_change_the_training_has_no_effect(unit: Any) -> None:
-    first, second, third = pairs(3, seed=2)
-    twin = (first[0] + 1e-9, first[1])  # recorded as another batch, trains as the same one
-    run = adapted(batches=[first, second, twin, third])
-    order = SampleOrder(Galerkin(), unit, calibrate=0).fit(run, progress=False)
-    recorded = order.run_.places.recorded
-    assert not order.predict(Reordered(recorded), QUERIES).any()
-    n = 1 if unit == "batch" else 3
-    swapped = recorded.copy()
-    swapped[:n], swapped[2 * n : 3 * n] = recorded[2 * n : 3 * n], recorded[:n]
-    scale = np.abs(order.predict(Reordered(recorded[::-1].copy()), QUERIES))
-    assert (np.abs(order.predict(Reordered(swapped), QUERIES)) < 1e-6 * scale).all()
-
-
 @pytest.mark.parametrize(("optimizer", "before"), [(ADAM, 20), (SGD, 0)])
 def test_it_ranks_really_retrained_orders(optimizer: Any, before: int) -> None:
     run = adapted(optimizer, pairs(8, 4), before=before, rate=2e-3 if optimizer is ADAM else 2e-2)

@@ -150,21 +150,6 @@ def test_balanced_orders_take_every_item_at_every_place() -> None:
     assert (np.sort(few[:, 5:], axis=1) == np.arange(5)).all() and (few[0] != few[1]).any()
 
 
-@pytest.mark.parametrize("unit", ["batch", "sample"])
-def test_what_does_not_change_the_training_has_no_effect(unit: Any) -> None:
-    first, second, third = pairs(3, seed=2)
-    twin = (first[0] + 1e-9, first[1])  # recorded as another batch, trains as the same one
-    run = adapted(batches=[first, second, twin, third])
-    order = SampleOrder(unit=unit, calibrate=0).fit(run, progress=False)
-    recorded = order.run_.places.recorded
-    assert not order.predict(Reordered(recorded), QUERIES).any()
-    n = 1 if unit == "batch" else 3
-    swapped = recorded.copy()
-    swapped[:n], swapped[2 * n : 3 * n] = recorded[2 * n : 3 * n], recorded[:n]
-    scale = np.abs(order.predict(Reordered(recorded[::-1].copy()), QUERIES))
-    assert (np.abs(order.predict(Reordered(swapped), QUERIES)) < 1e-6 * scale).all()
-
-
 def test_positions_and_the_best_order_agree_with_predictions() -> None:
     run = adapted(batches=pairs(4), order=[0, 1, 2, 3, 1, 0, 3, 2])
     order = SampleOrder(calibrate=0).fit(run, progress=False)

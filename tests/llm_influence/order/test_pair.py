@@ -12,7 +12,7 @@ from influence.errors import NotYetSupportedError
 from llm_influence import OptimizerRun, record
 from llm_influence.order.method import Floats
 from llm_influence.order.pair import Pair
-from llm_influence.order.run import Unit
+from llm_influence.order.places import Unit
 from llm_influence.order.sample_order import SampleOrder
 from llm_influence.order.search import shuffled
 from tests.llm_influence.order.recorded import batches, plain_gpt2, recorded

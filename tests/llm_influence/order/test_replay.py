@@ -218,3 +218,11 @@ def test_arguments_and_runs_that_do_not_fit_are_refused() -> None:
         replay.predict(Reordered(run.places.recorded), batches(1))
     with pytest.raises(ParityError, match="rounding is magnified"):
         Replay().fit(replace(run, final=run.final + 0.1))
+
+
+def test_a_clipped_step_of_one_batch_hides_the_weight_of_its_batch() -> None:
+    run = recorded(max_grad_norm=0.01)
+    with pytest.raises(UnsupportedChangeError, match="gradients are clipped"):
+        Replay("batch", calibrate=0).fit(run)
+    Replay("sample", calibrate=0).fit(run)
+    Replay("batch", path="halves", calibrate=0).fit(run)

@@ -17,7 +17,7 @@ from influence.errors import (
     TrainingDataError,
     UnsupportedChangeError,
 )
-from llm_influence import OptimizerRun, SampleOrder
+from llm_influence import Galerkin, MeanField, OptimizerRun, Pair, SampleOrder, Taylor
 from llm_influence.order.method import Asked, Built, Method
 from llm_influence.order.run import BatchQueries
 from llm_influence.order.search import shuffled
@@ -207,3 +207,23 @@ def test_swaps_and_moves_are_the_effects_of_those_orders() -> None:
     np.testing.assert_allclose(swaps[:, 1, 3], swapped, atol=1e-12)
     np.testing.assert_allclose(moves[:, 0, 2], moved, atol=1e-12)
     np.testing.assert_allclose(moves[:, 1, 2], swaps[:, 1, 2], atol=1e-12)
+
+
+@pytest.mark.parametrize("unit", ["batch", "sample"])
+@pytest.mark.parametrize(
+    "method",
+    [MeanField(), Galerkin(), Pair(), Taylor(), Taylor(1, "exact", "products")],
+    ids=["mean_field", "galerkin", "pair", "taylor", "ceiling"],
+)
+def test_what_does_not_change_the_training_has_no_effect(method: Method, unit: Any) -> None:
+    first, second, third = pairs(3, seed=2)
+    twin = (first[0] + 1e-9, first[1])  # recorded as another batch, trains as the same one
+    run = adapted(batches=[first, second, twin, third])
+    order = SampleOrder(method, unit, calibrate=0).fit(run, progress=False)
+    recorded = order.run_.places.recorded
+    assert not order.predict(Reordered(recorded), QUERIES).any()
+    n = 1 if unit == "batch" else 3
+    swapped = recorded.copy()
+    swapped[:n], swapped[2 * n : 3 * n] = recorded[2 * n : 3 * n], recorded[:n]
+    scale = np.abs(order.predict(Reordered(recorded[::-1].copy()), QUERIES))
+    assert (np.abs(order.predict(Reordered(swapped), QUERIES)) < 1e-6 * scale).all()
