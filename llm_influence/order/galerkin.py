@@ -35,6 +35,7 @@ from llm_influence.order.run import BatchQueries, OptimizerRun
 from llm_influence.order.search import annealed, balanced, shuffled
 
 TABLES = 4  # steps at which gradients of all items are kept
+SHORT = 20  # steps over which curvature changes little
 DRAWN = 4  # items at every place that move the average path between these steps
 SEEN = 5  # steps, ends included, at which a query's adjoint may add columns
 TOGETHER = 2048  # orders replayed at a time
@@ -47,9 +48,9 @@ class Galerkin(Method):
 
     Cost, in retrainings of T steps of one of N batches: build about 4 (N / T + 1) for the average
     path, `columns` x `knots` x N / T for curvature, and `paths`; a question about some queries
-    about `adjoints` x `knots` x N / T + 4, and as much as `columns` gradients of each. Measured on
-    GPT-2s of 30,000 parameters and T = N = 16: build 35, a question 20 (of 48 sequences, a
-    training batch has 8), an order 1e-4. Memory: about (4 N + 12 T) vectors of all parameters.
+    about `adjoints` x `knots` x N / T + 4, and as much as `columns` gradients of each; an order
+    about 1e-4 (python -m benchmarks.order_evidence). Memory: about (4 N + 12 T) vectors of all
+    parameters.
 
     Wrong where the Jacobians along one path say too little: long windows at high rates. Curvature
     is the items' own, but gradients do not move v through it. Calibration shows it.
@@ -58,7 +59,8 @@ class Galerkin(Method):
         columns: Most columns of the basis for the paths. Taken are as many as hold all but 1e-6
             of the variance of the paths.
         adjoints: Most columns that the queries of a question add together.
-        knots: Points in time at which curvature is taken; it is linear between them.
+        knots: Points in time at which curvature is taken; it is linear between them. None: 1 up to
+            20 steps, else 2.
         paths: Random orders that are really trained, whose deviations span the basis.
         spread: Adam's sqrt(v) is sqrt(v + s^2) in the Jacobians; s is this times the root mean
             over parameters of v's standard deviation over orders. 0 is the plain derivative, which
@@ -67,13 +69,15 @@ class Galerkin(Method):
 
     columns: int = 32
     adjoints: int = 8
-    knots: int = 1
+    knots: int | None = None
     paths: int = 4
     spread: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("columns", "knots", "paths"):
-            check_whole(name, getattr(self, name), least=1)
+        check_whole("columns", self.columns, least=1)
+        check_whole("paths", self.paths, least=1)
+        if self.knots is not None:
+            check_whole("knots", self.knots, least=1)
         check_whole("adjoints", self.adjoints)
         check_positive("spread", self.spread, zero=True)
 
@@ -89,7 +93,8 @@ class _Built(Built):
         drawn = balanced(run.places, DRAWN, seed) if some else None
         self._path = path = virtual_path(run, spaced(n, TABLES), progress, drawn)
         self._steps = steps = _partials(run, path, method.spread)
-        self._knots = [n // 2] if method.knots == 1 else spaced(n, method.knots)
+        n_knots = method.knots or (1 if n <= SHORT else 2)
+        self._knots = [n // 2] if n_knots == 1 else spaced(n, n_knots)
         still = path.states[-1].weights == path.states[0].weights
         scale = preconditioner(steps, still).sqrt()
         deviations = _deviations(run, path, method.paths, seed + 1)
@@ -163,7 +168,7 @@ def _partials(run: OptimizerRun, path: MeanPath, spread: float) -> list[Partials
 
 def _variance(here: Mixed, places: Places, step: int) -> Tensor:
     """Of the square of the step's gradient over the items of its places, shape (n,)."""
-    chances = torch.from_numpy(places.counts / places.counts.sum()).to(here.mean)
+    chances = torch.from_numpy(places.chances).to(here.mean)
     total = torch.zeros_like(here.mean)
     shares, counts = np.unique(places.shares[places.of_step(step)], return_counts=True)
     for share, count in zip(shares.tolist(), counts.tolist(), strict=True):
