@@ -138,6 +138,7 @@ def found_among(random: Floats, found: float, ax: "Axes | None" = None) -> "Axes
     axes.hist(random, bins=min(20, max(5, len(random) // 2)), color="tab:grey", alpha=0.6)
     axes.axvline(0, color="black", linewidth=1, label="recorded order")
     axes.axvline(found, color="tab:red", linewidth=2, label="order found")
+    axes.locator_params(axis="x", nbins=6)
     axes.set_xlabel("effect on the mean loss, after retraining")
     axes.set_ylabel("random orders")
     axes.legend()
@@ -149,6 +150,7 @@ def position_map(values: Floats, ax: "Axes | None" = None) -> "Axes":
     axes = axes_or_new(ax)
     most = float(np.abs(values).max()) or 1.0
     picture = axes.imshow(values, cmap="RdBu_r", vmin=-most, vmax=most, aspect="auto")
+    axes.locator_params(integer=True)
     axes.set_xlabel("place in training")
     axes.set_ylabel("batch")
     figure: Any = axes.figure

@@ -191,4 +191,7 @@ def as_header(calibration: Calibration | None) -> dict[str, Any] | None:
 
 def from_header(held: dict[str, Any] | None) -> Calibration | None:
     """A calibration from what a file holds."""
-    return None if held is None else Calibration(**{**held, "interval": tuple(held["interval"])})
+    if held is None:
+        return None
+    interval = held["interval"] and tuple(held["interval"])
+    return Calibration(**{**held, "interval": interval})

@@ -31,6 +31,7 @@ METHODS: dict[str, type[Method]] = {
 }
 Name = Literal["mean_field", "galerkin", "pair", "taylor"]
 
+FEW = 8  # orders below which no interval is stated
 TRUSTED = 0.5  # rank agreement with real retrainings from which `best` is answered
 
 
@@ -45,20 +46,19 @@ class Calibration:
             of predictions times this have the right size.
         n_orders: Distinct orders retrained, besides the recorded one: those of `calibrate`, and
             those that the method trained while it was built (16 of "mean_field").
-        interval: Ends of the 95 % bootstrap interval of `spearman`, over orders and queries.
+        interval: Ends of the 95 % bootstrap interval of `spearman`, over orders and queries; None
+            of fewer than 8 orders, among which resampling finds no spread.
     """
 
     spearman: float
     slope: float
     n_orders: int
-    interval: tuple[float, float]
+    interval: tuple[float, float] | None = None
 
     def __str__(self) -> str:
-        low, high = self.interval
-        return (
-            f"rank agreement {self.spearman:.2f} [{low:.2f}, {high:.2f}], slope {self.slope:.2f}, "
-            f"{self.n_orders} orders"
-        )
+        sure = "" if self.interval is None else " [{:.2f}, {:.2f}]".format(*self.interval)
+        told = f"rank agreement {self.spearman:.2f}{sure}, slope {self.slope:.2f}"
+        return f"{told}, {self.n_orders} orders" + ("" if sure else ", which is few")
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,7 +222,7 @@ class SampleOrder(OfRecorded, Estimator[OptimizerRun]):
     def _calibration(self, run: OptimizerRun, asked: BatchQueries, answers: Asked) -> Calibration:
         orders, ends = self._trained
         if len(orders) < 2:
-            return Calibration(np.nan, np.nan, len(orders), (np.nan, np.nan))
+            return Calibration(np.nan, np.nan, len(orders))
         real = np.stack([run.losses_at(weights, asked) for weights in (run.final, *ends)])
         real -= real[0]
         predicted = np.zeros_like(real)
@@ -235,7 +235,8 @@ class SampleOrder(OfRecorded, Estimator[OptimizerRun]):
         about = predicted - predicted.mean(axis=0)
         slope = float((real * about).sum() / max((about**2).sum(), 1e-300))
         found = compare(predicted, real)
-        return Calibration(found.mean, slope, len(orders), found.interval)
+        interval = None if len(orders) < FEW else found.interval
+        return Calibration(found.mean, slope, len(orders), interval)
 
 
 def _distinct(trained: Trained, places: Places) -> Trained:

@@ -99,7 +99,7 @@ def test_effects_of_a_perfect_method_are_those_of_retraining() -> None:
     calibration = order.ask(QUERIES).calibration
     assert calibration is not None
     assert calibration.spearman == pytest.approx(1) and calibration.slope == pytest.approx(1)
-    assert str(calibration) == "rank agreement 1.00 [1.00, 1.00], slope 1.00, 5 orders"
+    assert str(calibration) == "rank agreement 1.00, slope 1.00, 5 orders, which is few"
 
 
 def test_calibration_is_agreement_with_retrained_orders() -> None:
@@ -128,7 +128,7 @@ def test_best_is_refused_where_calibration_is_poor(losses: Callable[..., Floats]
     found = order.best(QUERIES, anyway=True, progress=False)
     assert found.order.tolist() == run.places.recorded.tolist()
     once = SampleOrder(Told(losses), calibrate=1).fit(run, progress=False)
-    with pytest.raises(UnsupportedChangeError, match=r"rank agreement nan .* more orders"):
+    with pytest.raises(UnsupportedChangeError, match=r"rank agreement nan, .* more orders"):
         once.best(QUERIES, progress=False)
     trusted = SampleOrder(Told(losses), calibrate=0).fit(run, progress=False)
     assert trusted.ask(QUERIES).calibration is None
@@ -227,3 +227,12 @@ def test_what_does_not_change_the_training_has_no_effect(method: Method, unit: A
     swapped[:n], swapped[2 * n : 3 * n] = recorded[2 * n : 3 * n], recorded[:n]
     scale = np.abs(order.predict(Reordered(recorded[::-1].copy()), QUERIES))
     assert (np.abs(order.predict(Reordered(swapped), QUERIES)) < 1e-6 * scale).all()
+
+
+def test_of_few_orders_no_interval_is_stated() -> None:
+    run = adapted(batches=[*pairs(5, seed=2)])
+    few = SampleOrder(Pair(), calibrate=3).fit(run, progress=False).ask(QUERIES).calibration
+    many = SampleOrder(Pair(), calibrate=20).fit(run, progress=False).ask(QUERIES).calibration
+    assert few is not None and many is not None and many.interval is not None
+    assert few.interval is None and "which is few" in str(few)
+    assert many.interval[0] <= many.spearman <= many.interval[1] and "[" in str(many)
