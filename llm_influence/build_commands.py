@@ -186,6 +186,8 @@ def _write(path: Path, record: BuildRecord) -> None:
 
 def _about(given: "Given") -> str:
     """What is traced: sizes, the covered share, what is left out, what was cut."""
+    from llm_influence.command_input import told_cut
+
     run = given.run
     n_parameters = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
     lines = [
@@ -195,9 +197,7 @@ def _about(given: "Given") -> str:
         f"covered: {run.coverage.share:.2%} of the trained parameters",
     ]
     lines += [f"  not {name}: {why}" for name, why in run.coverage.uncovered.items()]
-    n_cut = int(run.examples.facts.get("truncated", 0))
-    if n_cut:
-        lines.append(f"truncated: {n_cut:,} examples, at {given.settings.max_length} tokens")
+    lines += told_cut(run.examples, "examples", given.settings.max_length)
     return "\n".join(lines)
 
 

@@ -123,6 +123,12 @@ def examples_of(
     return examples
 
 
+def told_cut(examples: Any, what: str, length: int | None) -> list[str]:
+    """A line for how many of some examples were cut to a length; none where none was."""
+    n_cut = int(examples.facts.get("truncated", 0))
+    return [f"truncated: {n_cut:,} {what}, at {length} tokens"] if n_cut else []
+
+
 def _check_task(model: nn.Module, examples: TokenExamples) -> None:
     """Refuses labels of another task, and a classifier that cannot find the end of a text."""
     classifies = default_loss(model) in (classification, regression)

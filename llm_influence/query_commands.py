@@ -154,16 +154,15 @@ def short(given: "Given", examples: "Examples", row: int) -> str:
 
 def _about(asked: _Asked) -> str:
     """What the values are, and what was cut."""
-    stated = asked.top.provenance
+    from llm_influence.command_input import told_cut
+
+    stated, length = asked.top.provenance, asked.given.settings.max_length
     lines = [
         *wrap(stated.summary(), WIDTH),
         "helpful, positive: leaving the example out raises the query's loss; harmful, negative: "
         "lowers it",
+        *told_cut(asked.queries, "of the queries", length),
     ]
-    n_cut = int(asked.queries.facts.get("truncated", 0))
-    if n_cut:
-        length = asked.given.settings.max_length
-        lines.append(f"truncated: {n_cut:,} of the queries, at {length} tokens")
     return "\n".join(lines)
 
 

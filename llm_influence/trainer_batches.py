@@ -83,6 +83,11 @@ def check_trainer(trainer: Any) -> None:
     """
     from transformers import Trainer
 
+    if not isinstance(trainer, Trainer):
+        raise InputError(
+            f"Expected a transformers.Trainer, got a {type(trainer).__name__}; make the Trainer "
+            "first, then attach(trainer)."
+        )
     if trainer.train_dataset is None or not hasattr(trainer.train_dataset, "__len__"):
         raise InputError(
             "Expected a Trainer with a train_dataset whose examples have positions, got "

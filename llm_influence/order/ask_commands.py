@@ -84,7 +84,7 @@ class Memorise:
 
         held_out = None
         if args.queries is not None:
-            examples = given.examples(args.queries)
+            examples = _examples(given, args.queries)
             held_out = [examples.batch(range(examples.n_queries))]
         found = memorisation(
             given.run, args.method, held_out=held_out, seed=args.seed, progress=not args.quiet
@@ -130,9 +130,19 @@ def _opened(args: argparse.Namespace) -> "tuple[RecordedFile, Path]":
     return RecordedFile.load(Path(args.run)), Path(out)
 
 
+def _examples(given: "RecordedFile", path: str) -> Any:
+    """The examples of a file; says how many of them were cut."""
+    from llm_influence.command_input import told_cut
+
+    examples = given.examples(path)
+    for line in told_cut(examples, "of the queries", given.max_length):
+        print(line)
+    return examples
+
+
 def _queries(given: "RecordedFile", args: argparse.Namespace) -> list[Any]:
     """A query of all examples, or one of each."""
-    examples = given.examples(args.queries)
+    examples = _examples(given, args.queries)
     rows = range(examples.n_queries)
     return [examples.batch([i]) for i in rows] if args.each else [examples.batch(rows)]
 

@@ -53,6 +53,7 @@ class Record:
             raise InputError(f"Expected a new folder for --run, but {folder} {state}.")
 
         from influence.tables import make_folder
+        from llm_influence.command_input import told_cut
         from llm_influence.order.train_file import Plan, train_file
 
         plan = Plan(**{name: getattr(args, name) for name in Plan.__dataclass_fields__})
@@ -64,4 +65,6 @@ class Record:
             f"recorded {folder}: {run.flat.n:,} parameters, {run.n_batches} batches, {run.n_steps} "
             f"steps; loss of the first batch {losses[0]:.4g}, of the last {losses[-1]:.4g}"
         )
+        for line in told_cut(run.batches.examples, "examples", recorded.max_length):
+            print(line)
         return 0

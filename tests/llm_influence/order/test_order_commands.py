@@ -150,3 +150,12 @@ def test_what_a_folder_lacks_is_said(folder, capsys):
     about.write_text(json.dumps({"plan": {}}))
     assert call("memorisation", "--run", "run") == 2
     assert "influence order record wrote" in capsys.readouterr().err
+
+
+def test_what_is_cut_is_told(folder, capsys):
+    assert record("--max-length", "3") == 0
+    assert "truncated: 20 examples, at 3 tokens" in capsys.readouterr().out
+    with open("long.jsonl", "w", encoding="utf-8") as file:
+        file.write(json.dumps(texts(1)[0]) + "\n")
+    assert call("compare", "--run", "run", "--queries", "long.jsonl", "--n", "3") == 0
+    assert "truncated: 1 of the queries, at 3 tokens" in capsys.readouterr().out

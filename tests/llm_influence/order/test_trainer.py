@@ -22,7 +22,7 @@ from influence.errors import (
     NotYetSupportedError,
     UnsupportedModelError,
 )
-from llm_influence import OptimizerRun
+from llm_influence import CollectRows, OptimizerRun
 from llm_influence.examples import OtherExamples, TokenExamples
 from llm_influence.losses import causal_lm, classification
 from llm_influence.order.trainer import RecordTraining
@@ -308,3 +308,9 @@ def test_one_recorder_records_one_training(tmp_path: Path) -> None:
     recorder.attach(trainer)
     with pytest.raises(InputError, match="attached before"):
         recorder.attach(trainer)
+
+
+@pytest.mark.parametrize("callback", [RecordTraining, CollectRows])
+def test_what_is_no_trainer_is_refused(callback: Any) -> None:
+    with pytest.raises(InputError, match=r"Expected a transformers\.Trainer, got a NoneType"):
+        callback().attach(None)
