@@ -5,6 +5,7 @@
 #   make test          all tests
 #   make lint          formatting, lint, types
 #   make format        apply the formatting and the safe fixes
+#   make docs          the documentation, into docs/_build
 #   make zoo           draw thousands of models and hold each against oracles; ARGS="--n 500"
 #   make bench         benchmarks; ARGS="..." goes to them
 #   make study         methods against real retraining, over data sets and libraries
@@ -19,7 +20,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 METADATA := pyproject.toml setup.py constraints.txt
 
-.PHONY: help quickstart quickstart-llm quickstart-order test lint format zoo bench study
+.PHONY: help quickstart quickstart-llm quickstart-order test lint format docs zoo bench study
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -44,6 +45,10 @@ lint: $(VENV)/.dev
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/.dev
+	$(BIN)/python -m sphinx -q -W --keep-going -j 2 -b html docs docs/_build
+	@echo 'written: docs/_build/index.html'
 
 zoo: $(VENV)/.dev
 	$(BIN)/python -m tests.zoo --out benchmarks/results/zoo.json $(ARGS)
