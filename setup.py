@@ -9,13 +9,14 @@ setup(
     packages=[
         "influence",
         "influence.cli",
+        "influence.report",
         "tree_influence",
         "tree_influence.adapters",
         "llm_influence",
         "llm_influence.order",
     ],
     package_data={
-        "influence": ["py.typed"],
+        "influence": ["py.typed", "report/assets/*"],
         "tree_influence": ["py.typed"],
         "llm_influence": ["py.typed"],
     },

@@ -118,7 +118,9 @@ class Estimator(ABC, Generic[RunT]):
         run = self._fitted_run()
         return run, run.queries(*data)
 
-    def _provenance(self) -> Provenance:
+    @property
+    def provenance(self) -> Provenance:
+        """What results of this fitted estimator state of themselves."""
         run = self._fitted_run()
         parameters = {name: _told(value) for name, value in self.parameters.items()}
         stated = {**run.provenance, **self.findings_}
@@ -167,7 +169,7 @@ class Attributor(Estimator[RunT], Generic[RunT, QueriesT]):
         values = np.zeros((asked.n_queries, run.n_train)).T
         for block in self._tracked_blocks(asked.n_queries, progress):
             self._add_columns(asked[block], values[:, block])
-        return Influence(values, run.train_index, asked.index, self._provenance())
+        return Influence(values, run.train_index, asked.index, self.provenance)
 
     def explain_top(self, *queries: Any, k: int = 10, progress: bool = True) -> TopInfluence:
         """The k strongest proponents and opponents of every query, by blocks of queries.
@@ -187,7 +189,7 @@ class Attributor(Estimator[RunT], Generic[RunT, QueriesT]):
                 rows[side, block], values[side, block] = strongest(columns, held, sign)
         return TopInfluence(
             rows[0], values[0], rows[1], values[1],
-            run.train_index, asked.index, self._provenance(),
+            run.train_index, asked.index, self.provenance,
         )  # fmt: skip
 
     def self_influence(self, *, progress: bool = True) -> NDArray[np.float64]:
@@ -226,6 +228,20 @@ class Attributor(Estimator[RunT], Generic[RunT, QueriesT]):
         for block, columns in self._blocks(asked, progress=False):
             effect[block] = removed @ columns
         return effect
+
+    def explain_blocks(
+        self, *queries: Any, progress: bool = True
+    ) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+        """Influence by blocks of queries, for what needs all values but not all at a time.
+
+        Args:
+            *queries: Query data as the run takes it, e.g. X_test, y_test.
+            progress: Show a bar on long work.
+
+        Yields:
+            Positions of some queries, and values of shape (n_train, n_block).
+        """
+        yield from self._blocks(self._ask(*queries)[1], progress)
 
     def _blocks(
         self, queries: QueriesT, progress: bool
@@ -298,7 +314,7 @@ class OneByOne(Estimator[RunT], Generic[RunT, QueriesT]):
         """
         run, asked = self._ask(*queries)
         values = self._leave_one_out(self._effects(asked), n_jobs, progress)
-        return Influence(values, run.train_index, asked.index, self._provenance())
+        return Influence(values, run.train_index, asked.index, self.provenance)
 
     def explain_top(
         self, *queries: Any, k: int = 10, n_jobs: int | None = None, progress: bool = True
@@ -310,7 +326,7 @@ class OneByOne(Estimator[RunT], Generic[RunT, QueriesT]):
         held = min(k, run.n_train)
         return TopInfluence(
             *strongest(values, held, 1.0), *strongest(values, held, -1.0),
-            run.train_index, asked.index, self._provenance(),
+            run.train_index, asked.index, self.provenance,
         )  # fmt: skip
 
     def self_influence(

@@ -211,4 +211,4 @@ class CustomQuery:
         values = np.zeros((run.n_train, 1))
         step.add_columns(step.query_side(self.row), values)
         index = pd.RangeIndex(1)
-        return Influence(values, run.train_index, index, self._estimator._provenance())
+        return Influence(values, run.train_index, index, self._estimator.provenance)

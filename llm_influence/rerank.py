@@ -59,7 +59,7 @@ def reranked(
     """
     run, asked = estimator._ask(queries)
     steps = _whole(estimator)
-    _check_same(top, estimator._provenance(), asked)
+    _check_same(top, estimator.provenance, asked)
     held = top.highest_rows.shape[1]
     check_k(held if k is None else k)
     if k is not None and k > held:

@@ -1,7 +1,9 @@
 """Settings all tests share, and the folder of real data where there is one."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 # Before any library reads them: tests run beside each other, and more threads than cores make the
 # boosting libraries many times slower. Kernels get two, to show that results do not depend on it.
@@ -25,3 +27,12 @@ def data_folder() -> Path:
     if not folder:
         pytest.skip("INFLUENCE_DATA is not set: this test needs the folder of real data")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A headless Chromium; skips without one."""
+    from tests.browser import started
+
+    with started() as running:
+        yield running

@@ -28,6 +28,7 @@ __all__ = [
     "TreeEnsemble",
     "TreeRun",
     "TreeSim",
+    "report",
     "retrainer",
     "trace",
 ]
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from tree_influence.leaf_influence import LeafInfluence
     from tree_influence.leaf_refit import LeafRefit
     from tree_influence.loo import LOO
+    from tree_influence.reporting import report
     from tree_influence.retrain import retrainer
     from tree_influence.run import TreeRun, trace
     from tree_influence.split_influence import SplitInfluence
@@ -61,6 +63,7 @@ else:
             "tree_influence.leaf_influence": ["LeafInfluence"],
             "tree_influence.leaf_refit": ["LeafRefit"],
             "tree_influence.loo": ["LOO"],
+            "tree_influence.reporting": ["report"],
             "tree_influence.retrain": ["retrainer"],
             "tree_influence.run": ["TreeRun", "trace"],
             "tree_influence.split_influence": ["SplitInfluence"],

@@ -221,7 +221,7 @@ class DataShapley(OfTrees, Estimator[TreeRun]):
             "trainings": str(tally.n_trainings),
             "standard_error_over_spread": error / spread if spread > 0 else float("inf"),
         }
-        provenance = self._provenance()
+        provenance = self.provenance
         provenance = replace(provenance, run={**provenance.run, **stated})
         return Influence(tally.mean, run.train_index, asked.index, provenance)
 

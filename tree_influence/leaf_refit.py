@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +65,17 @@ class LeafRefit(OfTrees, OneByOne[TreeRun, TreeQueries]):
     def _effects(self, queries: TreeQueries) -> Callable[[Change], Floats]:
         return _Refit(self.run_, queries, _losses(self.unchanged_, queries))
 
+    def predictions(self, change: Change, *queries: Any) -> NDArray[np.generic]:
+        """What the model says of each query after the change: `TreeRun.predictions` of the refit.
+
+        Args:
+            change: `Without`, `Reweighted` or `Relabelled`.
+            *queries: X_test, y_test.
+        """
+        run, asked = self._ask(*queries)
+        refit = refitted(change, run)
+        return run.said(refit.raw_after(asked.leaves, asked.offset))
+
 
 @dataclass(frozen=True, eq=False)
 class _Refit:
@@ -83,13 +94,16 @@ class _Refit:
 
     def __call__(self, change: Change) -> Floats:
         """Effects, shape (n_queries,)."""
-        run = self.run
-        multipliers, target = changed(change, run)
-        if isinstance(change, Relabelled):
-            new = NewLabels.of(change, run)
-            multipliers[new.rows] = new.factor
-        refit = run.replay.refit(target, multipliers * run.weight, run.offset)
-        return _losses(refit, self.queries) - self.base
+        return _losses(refitted(change, self.run), self.queries) - self.base
+
+
+def refitted(change: Change, run: TreeRun) -> Replay:
+    """The boosting after a change, on the structures of the run's model."""
+    multipliers, target = changed(change, run)
+    if isinstance(change, Relabelled):
+        new = NewLabels.of(change, run)
+        multipliers[new.rows] = new.factor
+    return run.replay.refit(target, multipliers * run.weight, run.offset)
 
 
 def _losses(refit: Replay, queries: TreeQueries) -> Floats:

@@ -210,7 +210,10 @@ class TreeRun:
             Shape (n_rows,), or (n_rows, n_outputs) where it says several numbers of a row.
         """
         leaves, offset = read_rows(self.adapter, self.prefix, indexable(X), None, checked=False)
-        raw = self.adapter.ensemble.raw(leaves) + offset
+        return self.said(self.adapter.ensemble.raw(leaves) + offset)
+
+    def said(self, raw: Floats) -> NDArray[np.generic]:
+        """What raw scores of shape (n_rows, n_outputs) say, as `predictions` gives it."""
         if self.classes is None:
             said = self.adapter.response(raw)
             return said if said.shape[1] > 1 else said[:, 0]

@@ -1,0 +1,99 @@
+"""What a page shows of an influence matrix, taken from its blocks without holding it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from influence.result import Provenance, check_k, strongest
+from influence.top import TopInfluence
+
+Floats = NDArray[np.float64]
+Positions = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Gathered:
+    """The strongest rows of all queries, how the influence of some adds up, and sums over all.
+
+    Attributes:
+        top: The strongest rows of every query.
+        shown: Positions of the queries to show, in the order of the page, shape (n_shown,).
+        ranks: Numbers of rows that influence is added up to, shape (n_ranks,).
+        helpful_sums: Sum of the so many largest positive values, shape (n_shown, n_ranks).
+        harmful_sums: Sum of the so many smallest negative values, shape (n_shown, n_ranks).
+        total: Sum over all queries, shape (n_train,).
+    """
+
+    top: TopInfluence
+    shown: Positions
+    ranks: Positions
+    helpful_sums: Floats
+    harmful_sums: Floats
+    total: Floats
+
+    def side(self, query: int, sign: float) -> list[tuple[int, float]]:
+        """Training rows of one sign with their influence on a query, strongest first."""
+        top = self.top
+        rows, values = (
+            (top.highest_rows, top.highest) if sign > 0 else (top.lowest_rows, top.lowest)
+        )
+        ranked = zip(rows[query], values[query], strict=True)
+        return [(int(row), float(value)) for row, value in ranked if sign * value > 0]
+
+    @property
+    def rows(self) -> Positions:
+        """All training rows that are shown with some query, ascending."""
+        found = [row for q in self.shown for sign in (1.0, -1.0) for row, _ in self.side(q, sign)]
+        return np.unique(np.array(found, dtype=np.int64))
+
+
+def gather(
+    blocks: Iterable[tuple[slice, Floats]],
+    train_index: pd.Index,
+    query_index: pd.Index,
+    provenance: Provenance,
+    *,
+    shown: Positions,
+    k: int,
+) -> Gathered:
+    """Goes through an influence matrix once, block by block of queries.
+
+    Cost: O(n_train) for each query, and two sorts of its values for each that is shown.
+
+    Args:
+        blocks: Positions of some queries, and their values, shape (n_train, n_block).
+        train_index: Labels of the training rows.
+        query_index: Labels of the queries.
+        provenance: Of the values.
+        shown: Positions of the queries to show, in the order of the page.
+        k: How many rows of each side to keep.
+    """
+    check_k(k)
+    n_train, n_queries = len(train_index), len(query_index)
+    ranks, total, held = _ranks(n_train), np.zeros(n_train), min(k, n_train)
+    place = {int(query): at for at, query in enumerate(shown)}
+    rows = np.zeros((2, n_queries, held), dtype=np.int64)
+    values, sums = np.zeros((2, n_queries, held)), np.zeros((2, len(shown), len(ranks)))
+    for block, columns in blocks:
+        total += columns.sum(axis=1)
+        for side, sign in enumerate((1.0, -1.0)):
+            rows[side, block], values[side, block] = strongest(columns, held, sign)
+            for query in range(block.start, block.stop):
+                if query in place:
+                    sums[side, place[query]] = _sums(columns[:, query - block.start], sign, ranks)
+    top = TopInfluence(rows[0], values[0], rows[1], values[1], train_index, query_index, provenance)
+    return Gathered(top, shown, ranks, sums[0], sums[1], total)
+
+
+def _ranks(n_train: int) -> Positions:
+    """From 1 to all rows, evenly spaced in the logarithm."""
+    return np.unique(np.geomspace(1, n_train, 40).round().astype(np.int64))
+
+
+def _sums(column: Floats, sign: float, ranks: Positions) -> Floats:
+    """Sums of the strongest values of one sign, at each rank."""
+    of_side = np.sort(np.maximum(sign * column, 0.0))[::-1]
+    return sign * np.cumsum(of_side)[ranks - 1]

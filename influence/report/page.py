@@ -1,0 +1,319 @@
+"""`Page` and `write`: arrays and text in, one self-contained HTML file out.
+
+What a user's data holds reaches the page as JSON and is put on it as text, never as markup.
+"""
+
+import json
+import math
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from influence.errors import InputError, MissingPackageError, StorageError
+
+Floats = NDArray[np.float64]
+Plain = Any  # what JSON holds
+
+SCRIPTS = ("dom.js", "table.js", "charts.js", "queries.js", "page.js")
+MOST_TEXT = 300  # characters of a value
+EXACT = 2**53  # whole numbers up to here are numbers in a browser too
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Rows as the page shows them.
+
+    Attributes:
+        index: The caller's labels.
+        facts: What is known of each, one column a fact: prediction, truth, loss.
+        features: Their features; None where they are texts or cannot be shown.
+        texts: The pieces of each text, whose influence can be shown one by one; None for tables.
+    """
+
+    index: pd.Index
+    facts: pd.DataFrame
+    features: pd.DataFrame | None = None
+    texts: Sequence[Sequence[str]] | None = None
+
+    def payload(self) -> Plain:
+        return {
+            "labels": [plain(label) for label in self.index],
+            "facts": _frame(self.facts),
+            "features": None if self.features is None else _frame(self.features),
+            "texts": None if self.texts is None else [list(pieces) for pieces in self.texts],
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Without:
+    """What the model says of a query after the strongest rows are left out.
+
+    Attributes:
+        side: "helpful" or "harmful": the rows left out.
+        removed: How many, shape (n_removed,).
+        says: What the model then says, one for each.
+        losses: The query's loss then, shape (n_removed,).
+    """
+
+    side: str
+    removed: Sequence[int]
+    says: Sequence[Any]
+    losses: Floats
+
+    def payload(self) -> Plain:
+        return {
+            "side": self.side,
+            "removed": [int(n) for n in self.removed],
+            "says": [plain(word) for word in self.says],
+            "losses": numbers(self.losses),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """The rows behind one query. Positions are those in the page's training rows.
+
+    Attributes:
+        helpful: (position, influence) of its proponents, strongest first.
+        harmful: (position, influence) of its opponents, strongest first.
+        helpful_sums: Influence of its strongest proponents added up, shape (n_ranks,).
+        harmful_sums: The same of its opponents.
+        without: What the model says without them.
+        pieces: For texts: position of a training row to the influence of each of its pieces.
+    """
+
+    helpful: Sequence[tuple[int, float]]
+    harmful: Sequence[tuple[int, float]]
+    helpful_sums: Floats | None = None
+    harmful_sums: Floats | None = None
+    without: Sequence[Without] = ()
+    pieces: Mapping[int, Floats] = field(default_factory=dict)
+
+    def payload(self) -> Plain:
+        return {
+            "helpful": [[int(row), *numbers([value])] for row, value in self.helpful],
+            "harmful": [[int(row), *numbers([value])] for row, value in self.harmful],
+            "helpfulSums": None if self.helpful_sums is None else numbers(self.helpful_sums),
+            "harmfulSums": None if self.harmful_sums is None else numbers(self.harmful_sums),
+            "without": [one.payload() for one in self.without],
+            "pieces": {str(row): numbers(values) for row, values in self.pieces.items()},
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Suspects:
+    """The training rows as a list of their own.
+
+    Attributes:
+        rows: Positions in the page's training rows, most suspect first.
+        told: How they were ranked, and what to look for.
+    """
+
+    rows: Sequence[int]
+    told: str
+
+
+@dataclass(frozen=True, eq=False)
+class Figure:
+    """A picture with its numbers.
+
+    Attributes:
+        title: What it shows.
+        told: How to read it.
+        spec: A Plotly figure as JSON: {"data": [...], "layout": {...}}.
+        table: The same as numbers, for who cannot see it and for export.
+    """
+
+    title: str
+    told: str
+    spec: Mapping[str, Any]
+    table: pd.DataFrame
+
+    def payload(self) -> Plain:
+        return {
+            "title": self.title,
+            "told": self.told,
+            "spec": jsonable(self.spec),
+            "table": _frame(self.table.reset_index()),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Page:
+    """All that a page shows.
+
+    Attributes:
+        title: Its heading.
+        about: Method, parameters, unit, sign, measured errors, by name.
+        notes: What the page leaves out, and why: limits, methods that refused.
+        queries: The queries shown; None for a page without.
+        answers: One for each query.
+        train: The training rows that are shown anywhere.
+        spreads: Standard deviation of each feature over the training rows; NaN for categories.
+        ranks: What `helpful_sums` of the answers are added up to.
+        suspects: Training rows as a list.
+        figures: Pictures.
+    """
+
+    title: str
+    about: Mapping[str, Any]
+    notes: Sequence[str] = ()
+    queries: Rows | None = None
+    answers: Sequence[Answer] = ()
+    train: Rows | None = None
+    spreads: Floats | None = None
+    ranks: Sequence[int] = ()
+    suspects: Suspects | None = None
+    figures: Sequence[Figure] = ()
+
+    def __post_init__(self) -> None:
+        if self.queries is not None and len(self.queries.index) == 0:
+            raise InputError("Expected queries to report on, got none; give at least one row.")
+        if self.queries is None and not self.figures and self.suspects is None:
+            raise InputError("Expected something to report, got no queries, rows or figures.")
+
+    def payload(self) -> Plain:
+        """The page as JSON holds it."""
+        suspects = self.suspects
+        return {
+            "title": self.title,
+            "about": [[name, plain(value)] for name, value in self.about.items()],
+            "notes": list(self.notes),
+            "queries": None if self.queries is None else self.queries.payload(),
+            "answers": [answer.payload() for answer in self.answers],
+            "train": None if self.train is None else self.train.payload(),
+            "spreads": None if self.spreads is None else numbers(self.spreads),
+            "ranks": [int(rank) for rank in self.ranks],
+            "suspects": None
+            if suspects is None
+            else {"rows": [int(row) for row in suspects.rows], "told": suspects.told},
+            "figures": [figure.payload() for figure in self.figures],
+        }
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Makes sure that a page can be written, before any work.
+
+    Raises:
+        MissingPackageError: A package that pages need is not installed.
+        StorageError: The folder is missing or cannot be written to.
+    """
+    _libraries()
+    folder = Path(path).absolute().parent
+    probe = folder / f".{secrets.token_hex(4)}.part"
+    try:
+        if Path(path).is_dir():
+            raise IsADirectoryError(f"{path} is a folder")
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise StorageError(
+            f"Expected a file that can be written, but {path} cannot: {error}."
+        ) from error
+
+
+def write(path: str | os.PathLike[str], page: Page) -> Path:
+    """Writes a page; an existing file is replaced only once the new one is complete.
+
+    Returns:
+        The path.
+
+    Raises:
+        MissingPackageError: jinja2 or plotly is not installed.
+        StorageError: The file cannot be written.
+    """
+    target = Path(path)
+    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    text = render(page)
+    try:
+        try:
+            part.write_bytes(text.encode("utf-8", "replace"))
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(f"Could not write {target}: {error}.") from error
+    return target
+
+
+def render(page: Page) -> str:
+    """The page as HTML."""
+    jinja2, plotly = _libraries()
+    assets = files("influence.report").joinpath("assets")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    template = environment.from_string(assets.joinpath("page.html").read_text(encoding="utf-8"))
+    return template.render(
+        title=page.title,
+        style=assets.joinpath("page.css").read_text(encoding="utf-8"),
+        scripts=[assets.joinpath(name).read_text(encoding="utf-8") for name in SCRIPTS],
+        plotly=plotly.offline.get_plotlyjs(),
+        content=as_json(page.payload()),
+    )
+
+
+def as_json(content: Plain) -> str:
+    """JSON that no text in it can end the script element it stands in."""
+    text = json.dumps(content, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    for char in "<>&\u2028\u2029":
+        text = text.replace(char, f"\\u{ord(char):04x}")
+    return text
+
+
+def numbers(values: Any) -> list[float | None]:
+    """Numbers at six digits, None where they are not finite."""
+    listed = np.asarray(values, dtype=float).tolist()
+    return [float(f"{value:.6g}") if math.isfinite(value) else None for value in listed]
+
+
+def plain(value: Any) -> Plain:
+    """One value as JSON holds it: a number, text, or None where it is missing."""
+    if value is None or value is pd.NaT or value is pd.NA:
+        return None
+    if isinstance(value, bool | np.bool_):
+        return str(bool(value))
+    if isinstance(value, int | np.integer) and abs(int(value)) <= EXACT:
+        return int(value)
+    if isinstance(value, float | np.floating):
+        return float(value) if math.isfinite(value) else None
+    text = str(value)
+    return text if len(text) <= MOST_TEXT else text[: MOST_TEXT - 1] + "…"
+
+
+def jsonable(value: Any) -> Plain:
+    """A nested specification with all arrays as lists and all that is not finite as None."""
+    if isinstance(value, Mapping):
+        return {str(name): jsonable(part) for name, part in value.items()}
+    if isinstance(value, np.ndarray):
+        return jsonable(value.tolist())
+    if isinstance(value, list | tuple):
+        return [jsonable(part) for part in value]
+    return value if isinstance(value, bool) else plain(value)
+
+
+def _frame(table: pd.DataFrame) -> Plain:
+    columns = [[plain(value) for value in table.iloc[:, i]] for i in range(table.shape[1])]
+    return {
+        "names": [str(name) for name in table.columns],
+        "rows": [list(row) for row in zip(*columns, strict=True)] or [[] for _ in table.index],
+    }
+
+
+def _libraries() -> tuple[Any, Any]:
+    try:
+        import jinja2
+        import plotly
+        import plotly.offline
+    except ImportError as error:
+        raise MissingPackageError(
+            f"Reports need jinja2 and plotly, which cannot be imported ({error}); "
+            "pip install 'influence-toolkit[report]'."
+        ) from error
+    return jinja2, plotly

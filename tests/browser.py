@@ -1,0 +1,86 @@
+"""A headless Chromium, and what every page must keep: nothing from elsewhere, no error."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+PICTURES = Path(__file__).parents[1] / "build" / "screenshots"
+SIZES = {"desk": (1280, 900), "phone": (390, 844)}
+
+
+def chromium() -> str:
+    """The browser's path; skips without one, and fails where CI must have it."""
+    found = next((path for name in NAMES if (path := shutil.which(name))), None)
+    if found is None:
+        told = "no Chromium on the PATH: pages cannot be opened"
+        if os.environ.get("CI"):
+            pytest.fail(told)
+        pytest.skip(told)
+    return found
+
+
+@contextmanager
+def started() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    path = chromium()
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def opened(browser: Any, path: Path, size: str = "desk", dark: bool = False) -> Iterator[Any]:
+    """A page of a file; at its end it must have had no error and asked for nothing else."""
+    width, height = SIZES[size]
+    context = browser.new_context(
+        viewport={"width": width, "height": height},
+        color_scheme="dark" if dark else "light",
+        accept_downloads=True,
+    )
+    page, errors, asked = context.new_page(), [], []
+    page.on("console", lambda told: errors.append(told.text) if told.type == "error" else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(path.resolve().as_uri())
+    yield page
+    context.close()
+    elsewhere = [url for url in asked if url.split(":")[0] not in ("file", "data", "blob")]
+    assert errors == [], "the page's script failed"
+    assert elsewhere == [], "a page must work offline"
+
+
+def picture(page: Any, name: str) -> Path:
+    """Keeps a screenshot in build/screenshots, to be looked at."""
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    page.wait_for_timeout(300)  # charts move into place
+    path = PICTURES / f"{name}.png"
+    page.screenshot(path=path, full_page=True)
+    return path
+
+
+def check_accessible(page: Any) -> None:
+    """axe's rules of WCAG 2, A and AA."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    rules = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21aa"]}}
+    found = Axe().run(page, options=rules)
+    wrong = [
+        f"{rule['id']}: {node['html'][:150]}"
+        for rule in found.response["violations"]
+        for node in rule["nodes"][:3]
+    ]
+    assert wrong == [], "\n".join(wrong)
+
+
+def check_fits(page: Any) -> None:
+    """Nothing but tables scrolls sideways."""
+    wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+    assert wide <= 0, f"the page is {wide} pixels wider than the screen"

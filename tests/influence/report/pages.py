@@ -1,0 +1,82 @@
+"""Pages made of plain arrays, for tests that look at them."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from influence.report import Answer, Figure, Page, Rows, Suspects, Without
+
+MARKUP = "<script>document.title = 'run'</script><b>bold</b>"
+
+
+def table_page(n_queries: int = 3, n_train: int = 30, **changed: Any) -> Page:
+    """Row i is the strongest for query i; the label of row 1 is markup, a feature is missing."""
+    rng = np.random.default_rng(0)
+    train = pd.DataFrame(
+        {"age": rng.integers(20, 60, n_train) * 1.0, "job": ["cook", "nurse"] * (n_train // 2)}
+    )
+    train.loc[2, "age"] = np.nan
+    asked = train.iloc[:n_queries].reset_index(drop=True)
+    facts = pd.DataFrame({
+        "target": ["yes", MARKUP] * (n_train // 2), "prediction": ["yes"] * n_train,
+        "says without it": ["no", None] * (n_train // 2),
+        "self-influence": np.linspace(1, 0, n_train), "total": rng.normal(size=n_train),
+    })  # fmt: skip
+    given = {
+        "queries": Rows(
+            pd.RangeIndex(n_queries),
+            pd.DataFrame({
+                "prediction": ["yes"] * n_queries, "truth": ["yes", "no", "no"] * (n_queries // 3),
+                "loss": np.linspace(2, 0, n_queries),
+            }),
+            asked,
+        ),
+        "answers": [_answer(i, n_train) for i in range(n_queries)],
+        "train": Rows(pd.Index([f"row-{i}" for i in range(n_train)]), facts, train),
+        "spreads": np.array([10.0, np.nan]),
+        "ranks": [1, 2, 5],
+        "suspects": Suspects(list(range(n_train)), "Rows, strangest first."),
+    }  # fmt: skip
+    return Page(
+        "A table",
+        {"method": "Mine", "sign": "positive helps"},
+        ["All is shown."],
+        **{**given, **changed},
+    )
+
+
+def text_page() -> Page:
+    """One query, one text behind it, whose second piece speaks for it and whose third against."""
+    texts = Rows(
+        pd.Index(["doc"]), pd.DataFrame({"loss": [0.5]}), texts=[["The ", "cat ", "sat", MARKUP]]
+    )
+    query = Rows(pd.Index(["asked"]), pd.DataFrame({"loss": [1.5]}), texts=[["Where ", "is it?"]])
+    answer = Answer([(0, 2.0)], [], pieces={0: np.array([0.0, 1.0, -0.8, 0.0])})
+    return Page("Texts", {"method": "Mine"}, queries=query, answers=[answer], train=texts)
+
+
+def figure_page() -> Page:
+    table = pd.DataFrame({"predicted": [0.1, np.nan], "real": [0.2, np.inf]})
+    spec = {
+        "data": [
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "x": table["predicted"].to_numpy(),
+                "y": np.array([0.2, 0.1]),
+            }
+        ]
+    }
+    return Page(
+        "Orders", {}, figures=[Figure("Predicted and real", "One point an order.", spec, table)]
+    )
+
+
+def _answer(i: int, n_train: int) -> Answer:
+    helpful = [((i + step) % n_train, 1.0 / (1 + step)) for step in range(12)]
+    harmful = [((i + 15 + step) % n_train, -0.5 / (1 + step)) for step in range(5)]
+    left_out = [Without("helpful", [1, 3], ["yes", "no"], np.array([2.1, np.nan]))]
+    return Answer(
+        helpful, harmful, np.array([1.0, 1.5, 2.0]), np.array([-0.5, -0.7, -1.0]), left_out
+    )

@@ -1,0 +1,130 @@
+"""Pages in a headless Chromium, every view clicked through."""
+
+import csv
+import io
+
+import pytest
+
+from influence.report import write
+from tests.browser import check_accessible, check_fits, opened, picture
+from tests.influence.report.pages import MARKUP, figure_page, table_page, text_page
+
+PAGES = {"table": table_page, "text": text_page, "figure": figure_page}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pages")
+    return {name: write(folder / f"{name}.html", make()) for name, make in PAGES.items()}
+
+
+@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize(("size", "dark"), [("desk", False), ("desk", True), ("phone", False)])
+def test_every_view_opens_and_can_be_read(browser, files, name, size, dark):
+    with opened(browser, files[name], size, dark) as page:
+        for at, tab in enumerate(page.get_by_role("tab").all()):
+            tab.click()
+            assert tab.get_attribute("aria-selected") == "true"
+            page.wait_for_timeout(100)
+            check_fits(page)
+            if size == "desk":
+                check_accessible(page)
+            picture(page, f"{name}-{size}{'-dark' if dark else ''}-{at}")
+
+
+def test_a_query_shows_the_rows_behind_it(browser, files):
+    with opened(browser, files["table"]) as page:
+        page.get_by_role("button", name="2", exact=True).click()
+        detail = page.locator(".detail")
+        assert "Query 2" in detail.inner_text()
+        rows = detail.locator(".side.helpful tbody tr")
+        assert rows.count() == 12
+        assert rows.first.inner_text().split("\t")[1].strip() == "row-2"
+        assert "+1" in rows.first.inner_text()
+        beside = detail.locator("table.beside")
+        assert beside.locator("tbody tr").count() == 2
+        assert beside.locator("td.agrees").count() > 0
+        assert "missing" in beside.inner_text()
+        assert page.url.endswith("#query-2")
+        assert "3 most helpful\tno" in detail.inner_text()
+
+
+def test_text_of_the_users_is_never_markup(browser, files):
+    for name in ("table", "text"):
+        with opened(browser, files[name]) as page:
+            assert page.title() != "run"
+            assert page.locator("main b").count() == 0
+            assert MARKUP in page.locator("main").inner_text()
+
+
+def test_search_filter_and_sorting(browser, files):
+    with opened(browser, files["table"]) as page:
+        rows = page.locator(".list tbody tr")
+        assert rows.count() == 3
+        page.get_by_label("only mistakes").check()
+        assert rows.count() == 2
+        page.get_by_label("only mistakes").uncheck()
+        page.get_by_role("tab", name="Training rows").click()
+        page.keyboard.press("/")
+        page.keyboard.type("row-1")
+        assert rows.count() == 11
+        page.get_by_role("searchbox").fill("")
+        head = page.get_by_role("columnheader", name="self-influence")
+        head.get_by_role("button").click()
+        assert head.get_attribute("aria-sort") == "descending"
+        assert "row-0" in rows.first.inner_text()
+        head.get_by_role("button").click()
+        assert head.get_attribute("aria-sort") == "ascending"
+        assert "row-29" in rows.first.inner_text()
+        page.get_by_label("only those the model would label otherwise").check()
+        assert rows.count() == 15
+
+
+def test_keys(browser, files):
+    with opened(browser, files["table"]) as page:
+        page.keyboard.press("j")
+        assert "Query 1" in page.locator(".detail").inner_text()
+        page.keyboard.press("k")
+        assert "Query 0" in page.locator(".detail").inner_text()
+        page.keyboard.press("2")
+        assert (
+            page.get_by_role("tab", name="Training rows").get_attribute("aria-selected") == "true"
+        )
+        page.keyboard.press("t")
+        assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+        page.keyboard.press("?")
+        assert page.get_by_role("dialog").is_visible()
+
+
+def test_the_selection_is_exported(browser, files):
+    with opened(browser, files["table"]) as page:
+        page.get_by_role("tab", name="Training rows").click()
+        page.get_by_label("Select row-3", exact=True).check()
+        page.get_by_label("Select row-5", exact=True).check()
+        with page.expect_download() as download:
+            page.locator("button.csv").click()
+        text = download.value.path().read_text(encoding="utf-8")
+    head, *rows = csv.reader(io.StringIO(text))
+    assert head == ["row", "target", "prediction", "says without it", "self-influence", "total"]
+    assert [row[0] for row in rows] == ["row-3", "row-5"]
+    assert rows[0][1] == MARKUP  # a comma or a tag in a cell stays in it
+
+
+def test_tokens_are_marked(browser, files):
+    with opened(browser, files["text"]) as page:
+        assert page.locator(".card .for").inner_text() == "cat "
+        assert page.locator(".card .against").inner_text() == "sat"
+        assert page.locator(".card .for").get_attribute("title") == "+1"
+
+
+def test_a_long_page_stays_quick(browser, tmp_path):
+    path = write(tmp_path / "long.html", table_page(n_queries=3000, n_train=4000))
+    with opened(browser, path) as page:
+        took = page.evaluate(
+            """() => { const begun = performance.now();
+            document.dispatchEvent(new KeyboardEvent('keydown', {key: 'j', bubbles: true}));
+            return performance.now() - begun; }"""
+        )
+        assert page.locator(".list tbody tr").count() == 200, "a long list is drawn in parts"
+        assert page.get_by_role("button", name="Show more (200 of 3000)").is_visible()
+        assert took < 2000
