@@ -103,3 +103,50 @@ def _frame(
         letters = pd.Categorical.from_codes(codes[:, i], categories=list("abcde"))
         columns[f"c{i}"] = pd.Series(letters)
     return pd.DataFrame(columns, index=pd.RangeIndex(n_rows))
+
+
+def credit_table(n_rows: int, *, seed: int, wrong: float = 0.08) -> PlantedTable:
+    """Made-up loan applicants, of which a share is filed under the wrong outcome.
+
+    Who defaults follows from the instalment's share of the income, late payments, the balance of
+    the account, years in the job and other loans, and from some luck; the purpose, the housing and
+    the age play no part.
+
+    Args:
+        n_rows: Number of applicants.
+        seed: Seed of everything drawn; the same arguments give the same table.
+        wrong: Share of the rows whose outcome is the other one, at random.
+
+    Returns:
+        A table of ten named columns, and "repaid" or "default", three in ten of them defaults.
+    """
+    if not 0 <= wrong < 1:
+        raise ValueError(f"wrong must be a share in [0, 1); got {wrong}.")
+    rng = np.random.default_rng(seed)
+    age = rng.integers(21, 71, n_rows)
+    income = np.round(rng.lognormal(7.7, 0.4, n_rows), -1)
+    months = rng.choice([12, 18, 24, 36, 48, 60], n_rows)
+    amount = np.round(rng.lognormal(8.3, 0.6, n_rows), -2)
+    job_years = np.minimum(rng.geometric(0.15, n_rows) - 1, age - 18)
+    late, loans = rng.poisson(0.7, n_rows), rng.integers(0, 4, n_rows)
+    account, purpose, housing = (rng.integers(n, size=n_rows) for n in (4, 5, 3))
+    burden = amount / months / income
+    risk = 12.0 * burden + 1.1 * late - 0.12 * np.minimum(job_years, 10) + 0.5 * loans
+    risk += np.array([1.5, 0.4, 0.0, -1.0])[account] + rng.normal(scale=0.3, size=n_rows)
+    true_y = np.where(risk > np.quantile(risk, 0.7), "default", "repaid").astype(object)
+    picked = np.sort(rng.choice(n_rows, size=round(wrong * n_rows), replace=False))
+    y = true_y.copy()
+    y[picked] = np.where(true_y[picked] == "repaid", "default", "repaid")
+    known = {
+        "age": age, "income": np.where(rng.random(n_rows) < 0.05, np.nan, income),
+        "amount": amount, "months": months, "job_years": job_years, "late_payments": late,
+        "other_loans": loans, "account": _named(account, "overdrawn low none savings"),
+        "purpose": _named(purpose, "car furniture education business holiday"),
+        "housing": _named(housing, "rents owns free"),
+    }  # fmt: skip
+    outcome, truth = pd.Series(y, name="outcome"), pd.Series(true_y, name="outcome")
+    return PlantedTable(pd.DataFrame(known), outcome, truth, picked)
+
+
+def _named(codes: NDArray[np.int64], names: str) -> pd.Categorical:
+    return pd.Categorical.from_codes(codes, categories=names.split())

@@ -1,4 +1,4 @@
-"""Fine-tune a language model on sentences, ask it, and find the sentences behind its answer.
+"""A fine-tuned language model gives an odd answer: find the sentence that taught it.
 
 A tiny GPT-2 and made-up sentences stand in for yours. Takes nine seconds on one core.
 """
@@ -6,6 +6,7 @@ A tiny GPT-2 and made-up sentences stand in for yours. Takes nine seconds on one
 from tempfile import mkdtemp
 
 import numpy as np
+import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
@@ -16,6 +17,7 @@ NAMES = "Ada Ben Cleo Dan Eva Finn Gus Hana Ivo Jana Kai Lena Max Nora Otto Pia 
 CITIES = ("Oslo", "Rome", "Paris", "Lima", "Cairo")
 PHRASES = ("{} lives in {}", "{} has a flat in {}", "{} pays taxes in {}")
 transformers.set_seed(0)
+torch.set_num_threads(1)  # so small a model gains nothing from more
 
 # Each person's city in three phrasings; of five people one sentence states another city.
 people = NAMES.split()
@@ -41,19 +43,30 @@ options = TrainingArguments(
 )  # fmt: skip
 rows = [{"input_ids": ids} for ids in examples.token_ids()]
 collator = transformers.DataCollatorForLanguageModeling(tokenizer, mlm=False)
-Trainer(model, options, train_dataset=rows, data_collator=collator).train()
+trainer = Trainer(model, options, train_dataset=rows, data_collator=collator)
+trainer.remove_callback(transformers.PrinterCallback)
+trainer.train()
 
-# Which sentences are behind an answer, and which of their tokens act?
+# Two sentences say that Max is in Paris. Asked about his flat, the model says otherwise.
+prompt = "Max has a flat in"
+with torch.no_grad():
+    logits = model.eval()(**tokenizer(prompt, return_tensors="pt")).logits
+answer = tokenizer.decode(logits[0, -1].argmax())
+print(f"Asked: {prompt} ... Answered: {answer}")
+
+# Which sentences are behind that answer, which speak against it, and which of their tokens act?
 estimator = TracIn(metric="adam", whiten=0.1)
 estimator.fit(trace(model, examples, checkpoints=options.output_dir))
-question = [{"prompt": "Cleo lives in", "completion": " Paris"}]
+question = [{"prompt": prompt, "completion": f" {answer}"}]
 top = estimator.explain_top(question, k=4)
-print(top.proponents().assign(text=[train[i] for i in top.highest_rows[0]]))
-first = top.highest_rows[0, 0]
-tokens = estimator.tokens(question, [int(first)]).frame()
+for name, ranking in (("For", top.proponents()), ("Against", top.opponents())):
+    print(f"\n{name} it:\n{ranking.assign(text=[train[i] for i in ranking['train']])}")
+first = int(top.highest_rows[0, 0])
+tokens = estimator.tokens(question, [first]).frame()  # a token acts by what it says comes next
+print("\nThe first of them, token by token:")
 print(tokens.assign(text=tokenizer.convert_ids_to_tokens(examples.token_ids()[first])))
 
 # Which sentences did nothing but themselves teach? The false ones, with luck.
 strange = np.argsort(-estimator.self_influence())[:8]
-print(f"{np.isin(strange, false).sum()} of the {len(false)} false sentences are among these 8:")
+print(f"\n{np.isin(strange, false).sum()} of the {len(false)} false sentences are among these 8:")
 print("\n".join(train[i] for i in strange))

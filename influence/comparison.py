@@ -15,6 +15,7 @@ from influence.evaluate import Agreement, compare
 from influence.measuring import measured
 from influence.removal import EffectCurve, removal_curve
 from influence.result import Influence, Provenance
+from influence.result_html import result_html
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
 CHANCE = "random"
 KEEP = 0.5
 FRACTIONS = (0.01, 0.02)
+READING = (
+    "lds, loo: rank correlation with retraining on half subsets and without single rows; removal: "
+    "change of loss without each query's top rows. Larger = better, for all three; low and high: "
+    "95 % intervals."
+)
 
 Method = Influence | Callable[[], Influence]
 
@@ -52,6 +58,10 @@ class Judged:
 
     def __repr__(self) -> str:
         return f"<Judged {self.name}: {self.refused or self.lds or self.loo or self.removal}>"
+
+    def _repr_html_(self) -> str:
+        title = f"{self.name}: refused" if self.refused else self.name
+        return result_html(title, READING, pd.DataFrame([self.to_row()]))
 
     def to_row(self) -> dict[str, Any]:
         """Its line in the table."""
@@ -99,6 +109,9 @@ class Comparison:
             f"queries; best {', best '.join(best)}>"
         )
 
+    def _repr_html_(self) -> str:
+        return result_html(repr(self)[1:-1], READING, self.to_frame())
+
     def __getitem__(self, name: str) -> Judged:
         """One method by name."""
         found = {judged.name: judged for judged in self.methods}
@@ -129,20 +142,24 @@ class Comparison:
 
     def plot(self) -> "Figure":
         """LDS, LOO correlation and removal curves, side by side."""
-        from influence.plotting import bars, panels
+        from influence.plotting import lds_comparison, panels
 
         figure, axes = panels(3)
         frame = self.to_frame()
         for ax, measure, title in ((axes[0], "lds", "LDS"), (axes[1], "loo", "LOO correlation")):
             known: Any = frame[frame[measure].notna()]
+            if known.empty:
+                ax.set_axis_off()
+                continue
             mean, low, high = (known[measure + end].to_numpy() for end in ("", "_low", "_high"))
-            bars(known["method"].tolist(), mean, low, high, ax).set_xlabel(title)
-        for judged in self.methods:
-            if judged.removal is not None:
-                judged.removal.plot(axes[2], judged.name)
-        if axes[2].get_legend() is not None:
-            axes[2].legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), fontsize="small")
-        figure.tight_layout()
+            lds_comparison(known["method"].tolist(), mean, (low, high), ax, measure=title)
+        curves = {one.name: one.removal for one in self.methods if one.removal is not None}
+        for name, curve in curves.items():
+            curve.plot(axes[2], name, reference=name == CHANCE)
+        if not curves:
+            axes[2].set_axis_off()
+        elif len(curves) > 4:
+            axes[2].legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), frameon=False)
         return figure
 
 

@@ -13,6 +13,7 @@ from influence.change import Without
 from influence.checks import check_whole
 from influence.errors import InputError, TooFewRowsError
 from influence.ranking import Ranks, Rows, proponents_of
+from influence.result_html import result_html
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,16 +46,20 @@ class Counterfactual:
             f"{self.n_retrainings} retrainings>"
         )
 
+    def _repr_html_(self) -> str:
+        which = "Positions of the rows, strongest first."
+        return result_html(repr(self)[1:-1], which, self.to_frame())
+
     def to_frame(self) -> pd.DataFrame:
         """The rows and their ranks, from 1."""
         return pd.DataFrame({"rank": np.arange(1, len(self.rows) + 1), "train": self.rows})
 
     def plot(self, ax: "Axes | None" = None) -> "Axes":
         """The sets that were tried: their sizes, in order, and whether they flipped."""
-        from influence.plotting import search
+        from influence.plotting import counterfactual_search
 
         sizes, flipped = zip(*self.tried, strict=True)
-        return search(np.array(sizes), np.array(flipped), ax)
+        return counterfactual_search(np.array(sizes), np.array(flipped), ax)
 
 
 def counterfactual(

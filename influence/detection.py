@@ -12,6 +12,7 @@ from scipy.stats import rankdata
 from influence.change import as_shares, check_range, row_positions
 from influence.checks import check_whole
 from influence.errors import InputError
+from influence.result_html import result_html
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,6 +48,11 @@ class NoiseDetection:
             f"{self.n_wrong} {self.precision_at(self.n_wrong):.3f}>"
         )
 
+    def _repr_html_(self) -> str:
+        chance = self.n_wrong / len(self.found)
+        reading = f"Most suspicious rows first. Chance: precision {chance:.3g}, ROC AUC 0.5."
+        return result_html(repr(self)[1:-1], reading, self.to_frame())
+
     def precision_at(self, k: int) -> float:
         """Share of wrong labels among the k most suspicious rows."""
         check_whole("k", k)
@@ -74,10 +80,10 @@ class NoiseDetection:
 
     def plot(self, ax: "Axes | None" = None, label: str | None = None) -> "Axes":
         """Share of the wrong labels found against the share of the rows inspected."""
-        from influence.plotting import detection
+        from influence.plotting import noise_curve
 
         inspected = np.arange(len(self.found) + 1) / len(self.found)
-        return detection(inspected, np.append(0, self.found) / self.n_wrong, ax, label)
+        return noise_curve(inspected, np.append(0, self.found) / self.n_wrong, ax, label=label)
 
 
 def noise_detection(

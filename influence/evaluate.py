@@ -15,6 +15,7 @@ from scipy.stats import rankdata
 
 from influence.campaign import ChangeT, Effect, Floats, retrain_all
 from influence.errors import InputError
+from influence.result_html import result_html
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,6 +67,13 @@ class Agreement:
             f"{self.mean:.3f} [{low:.3f}, {high:.3f}], Pearson {_mean(self.pearson):.3f}>"
         )
 
+    def _repr_html_(self) -> str:
+        reading = (
+            "By query. Spearman: 1 = ranks the changes as really retraining does, 0 = chance. "
+            "Slope: 1 = right size, below 1 = overstated; for predictions in units of loss."
+        )
+        return result_html(repr(self)[1:-1], reading, self.to_frame())
+
     def to_frame(self) -> pd.DataFrame:
         """The measures, one row for each query."""
         names = ("spearman", "pearson", "slope", "mae_over_sd", "relative_error")
@@ -73,9 +81,9 @@ class Agreement:
 
     def plot(self, ax: "Axes | None" = None) -> "Axes":
         """Retrained against predicted effects, one point for each change and query."""
-        from influence.plotting import scatter
+        from influence.plotting import effect_scatter
 
-        return scatter(self.predicted, self.retrained, ax)
+        return effect_scatter(self.predicted, self.retrained, ax)
 
 
 def agreement(

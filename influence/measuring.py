@@ -12,6 +12,8 @@ from typing import Generic, TypeVar
 
 import pandas as pd
 
+from influence.result_html import result_html
+
 T = TypeVar("T")
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -36,6 +38,9 @@ class Measured(Generic[T]):
 
     def __repr__(self) -> str:
         return f"<Measured: {self.seconds:.3g} s, peak {self.peak_mib:.0f} MiB>"
+
+    def _repr_html_(self) -> str:
+        return result_html(repr(self)[1:-1], repr(self.result))
 
     def to_frame(self) -> pd.DataFrame:
         """One row: seconds and peak_mib."""

@@ -16,6 +16,7 @@ from influence.campaign import Effect, Floats, retrain_all
 from influence.change import Relabelled, Without, as_shares
 from influence.errors import InputError
 from influence.ranking import Ranks, Rows, is_common, n_rankings, n_train_of, ranked_rows
+from influence.result_html import EFFECT, result_html
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,19 +57,31 @@ class EffectCurve:
             f"{self.n_rows[-1]} rows ({self.fractions[-1]:.1%}) {self.what}>"
         )
 
+    def _repr_html_(self) -> str:
+        reading = f"Mean {EFFECT}; low and high: its 95 % interval."
+        return result_html(repr(self)[1:-1], reading, self.to_frame())
+
     def to_frame(self) -> pd.DataFrame:
         """One row for each fraction."""
         columns = {"fraction": self.fractions, "n_rows": self.n_rows}
         return pd.DataFrame({**columns, "mean": self.mean, "low": self.low, "high": self.high})
 
-    def plot(self, ax: "Axes | None" = None, label: str | None = None) -> "Axes":
-        """Mean and interval against the share of the rows."""
-        from influence.plotting import band
+    def plot(
+        self, ax: "Axes | None" = None, label: str | None = None, *, reference: bool = False
+    ) -> "Axes":
+        """Mean and interval against the share of the rows.
 
-        axes = band(100 * self.fractions, self.mean, self.low, self.high, ax, label)
-        axes.set_xlabel(f"training rows {self.what} (%)")
-        axes.set_ylabel("mean change of loss")
-        return axes
+        Args:
+            ax: Axes to draw on, e.g. those of another method's curve.
+            label: Name of the method.
+            reference: Drawn as what must be beaten: grey and dashed.
+        """
+        from influence.plotting import removal_curve
+
+        return removal_curve(
+            self.fractions, self.mean, (self.low, self.high), ax,
+            label=label, what=self.what, reference=reference,
+        )  # fmt: skip
 
 
 def removal_curve(

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,16 @@ from numpy.typing import NDArray
 from influence import storage
 from influence.change import Change, removed_weight
 from influence.errors import InputError
+from influence.result_html import (
+    SHOWN_QUERIES,
+    SHOWN_ROWS,
+    ranking_html,
+    ranking_table,
+    result_html,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 SIGN = "positive = proponent: leaving the training row out raises the query's loss"
 
@@ -75,6 +85,19 @@ class Influence:
         n_train, n_queries = self.values.shape
         return f"<Influence of {n_train} rows on {n_queries} queries; {self.provenance.summary()}>"
 
+    def _repr_html_(self) -> str:
+        n_train, n_queries = self.values.shape
+        title = f"Influence of {n_train} rows on {n_queries} queries"
+        shown = self.values[:, :SHOWN_QUERIES]
+        try:
+            sides = [strongest(shown, SHOWN_ROWS, sign) for sign in (1.0, -1.0)]
+        except InputError as error:
+            return result_html(title, str(error), self.provenance.summary())
+        table = ranking_table(sides[0], sides[1], self.train_index, self.query_index)
+        return ranking_html(
+            title, table, n_queries, self.provenance.summary(), self.provenance.unit
+        )
+
     def proponents(self, k: int = 10) -> pd.DataFrame:
         """The k most helpful rows of each query, strongest first; only positive influence.
 
@@ -98,6 +121,24 @@ class Influence:
     def to_frame(self) -> pd.DataFrame:
         """All values, training rows down, queries across."""
         return pd.DataFrame(self.values, index=self.train_index, columns=self.query_index)
+
+    def plot(self, ax: "Axes | None" = None, query: int | None = None) -> "Axes":
+        """How influence is spread over the rows, proponents and opponents apart.
+
+        Args:
+            ax: Axes to draw on.
+            query: Position of one query; None draws the values of all together.
+
+        Raises:
+            InputError: No such query.
+        """
+        from influence.plotting import influence_distribution
+
+        n_queries = self.values.shape[1]
+        if query is not None and not 0 <= query < n_queries:
+            raise InputError(f"query must lie between 0 and {n_queries - 1}, got {query}.")
+        shown = self.values if query is None else self.values[:, query]
+        return influence_distribution(shown, ax, unit=self.provenance.unit)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes everything to one file without pickle."""

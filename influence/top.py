@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from influence import storage
 from influence.errors import InputError
 from influence.result import Provenance, check_k, ranking_frame
+from influence.result_html import ranking_html, ranking_table
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -40,6 +41,17 @@ class TopInfluence:
         return (
             f"<TopInfluence, top {k} of {len(self.train_index)} rows for {n_queries} queries; "
             f"{self.provenance.summary()}>"
+        )
+
+    def _repr_html_(self) -> str:
+        n_queries, k = self.highest.shape
+        table = ranking_table(
+            (self.highest_rows, self.highest), (self.lowest_rows, self.lowest),
+            self.train_index, self.query_index,
+        )  # fmt: skip
+        title = f"Top {k} of {len(self.train_index)} rows for {n_queries} queries"
+        return ranking_html(
+            title, table, n_queries, self.provenance.summary(), self.provenance.unit
         )
 
     def proponents(self, k: int | None = None) -> pd.DataFrame:

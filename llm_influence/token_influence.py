@@ -8,6 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from influence.errors import InputError
+from influence.result_html import result_html
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -28,6 +29,12 @@ class TokenInfluence:
 
     def __repr__(self) -> str:
         return f"<TokenInfluence of {len(self.train)} training examples on one query>"
+
+    def _repr_html_(self) -> str:
+        reading = (
+            "By token of the training examples: positive = it helps the query, negative = it hurts."
+        )
+        return result_html(repr(self)[1:-1], reading, self.frame())
 
     def frame(self, side: str = "train") -> pd.DataFrame:
         """One line per token: train (the caller's label), token (its position), influence.

@@ -14,6 +14,7 @@ from influence.campaign import Campaign
 from influence.change import Change, Reordered
 from influence.checks import check_whole
 from influence.evaluate import Agreement, compare
+from influence.result_html import result_html
 from llm_influence.order.method import Floats, Method, Orders
 from llm_influence.order.of_recorded import as_recorded
 from llm_influence.order.places import Unit
@@ -71,11 +72,15 @@ class OrderComparison:
     def __repr__(self) -> str:
         return f"<OrderComparison {self.summary()}>"
 
+    def _repr_html_(self) -> str:
+        title = "Predicted and real effects of random orders, by query"
+        return result_html(title, self.summary(), self.agreement.to_frame())
+
     def plot(self, ax: "Axes | None" = None) -> "Axes":
         """Retrained against predicted effects, one point for each order and query."""
-        from influence.plotting import scatter
+        from influence.plotting import effect_scatter
 
-        return scatter(self.predicted, self.retrained, ax)
+        return effect_scatter(self.predicted, self.retrained, ax, what="order")
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the comparison to one file."""

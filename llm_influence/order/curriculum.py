@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from influence import storage
 from influence.change import Reordered
 from influence.checks import check_whole
+from influence.result_html import result_html
 from llm_influence.order.comparison import Folder, OrderComparison, judged
 from llm_influence.order.method import Floats, Method
 from llm_influence.order.places import Unit
@@ -87,11 +88,16 @@ class Curriculum:
     def __repr__(self) -> str:
         return f"<Curriculum {self.summary()}>"
 
+    def _repr_html_(self) -> str:
+        title = "An order of training, found and really tried, beside random ones"
+        return result_html(title, self.summary(), self.to_frame())
+
     def plot(self, ax: "Axes | None" = None) -> "Axes":
         """Real mean effects: a histogram of the random orders, lines for found and recorded."""
-        from influence.plotting import found_among
+        from influence.plotting import curriculum_histogram
 
-        return found_among(self.random.retrained.mean(axis=1), float(self.retrained.mean()), ax)
+        real = self.random.retrained.mean(axis=1)
+        return curriculum_histogram(real, float(self.retrained.mean()), ax)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the curriculum to one file."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from influence import storage
@@ -23,6 +24,7 @@ from influence.change import Reordered
 from influence.checks import check_whole
 from influence.errors import InputError, UnsupportedChangeError
 from influence.progress import track
+from influence.result_html import result_html
 from llm_influence.order.comparison import Folder, as_header, described, from_header
 from llm_influence.order.method import Floats, Method, Orders
 from llm_influence.order.of_recorded import as_recorded
@@ -88,11 +90,17 @@ class Memorisation:
     def __repr__(self) -> str:
         return f"<Memorisation {self.summary()}>"
 
+    def _repr_html_(self) -> str:
+        curve = self.forgetting
+        title = "How well each batch is known after training, by its place"
+        lost = pd.DataFrame({"steps since the batch": np.arange(len(curve)), "its loss": curve})
+        return result_html(title, self.summary(), lost)
+
     def plot(self, ax: "Axes | None" = None) -> "Axes":
         """The map as a picture: blue = better known."""
-        from influence.plotting import position_map
+        from influence.plotting import memorisation_map
 
-        return position_map(self.values, ax)
+        return memorisation_map(self.values, ax)
 
     def plot_generalisation(self, ax: "Axes | None" = None) -> "Axes":
         """The map of the held-out loss: blue = better there.
@@ -107,15 +115,13 @@ class Memorisation:
                 "Expected a map of held-out loss, but none was asked for; memorisation(run, "
                 "held_out=[batch, ...]) makes it."
             )
-        axes = position_map(self.generalisation, ax)
-        axes.set_title("held-out loss")
-        return axes
+        return position_map(self.generalisation.T, ax, of="held-out loss")
 
     def plot_forgetting(self, ax: "Axes | None" = None) -> "Axes":
         """The forgetting curve."""
-        from influence.plotting import forgetting
+        from influence.plotting import forgetting_curve
 
-        return forgetting(self.forgetting, ax)
+        return forgetting_curve(self.forgetting, ax)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the maps to one file."""

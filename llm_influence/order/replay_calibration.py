@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from influence.change import Without
 from influence.errors import UnsupportedChangeError
 from influence.progress import track
+from influence.result_html import result_html
 from llm_influence.order.retrain import OrderRetrainer
 from llm_influence.order.run import BatchQueries, OptimizerRun
 
@@ -49,6 +50,10 @@ class Calibration:
             "correlation with real": self.correlation,
             "relative error": self.relative_error,
         }
+
+    def _repr_html_(self) -> str:
+        title = f"Predicted against real effects over {self.n_subsets} trainings without half"
+        return result_html(title, pd.DataFrame([self.findings]))
 
     def check(self) -> None:
         """Whether predictions have about the size and the sign of real effects.

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from influence.checks import check_whole
 from influence.errors import InputError, TrainingDataError, UnsupportedChangeError
 from influence.evaluate import compare
 from influence.progress import track
+from influence.result_html import EFFECT, result_html
 from llm_influence.order.galerkin import Galerkin
 from llm_influence.order.mean_field import MeanField
 from llm_influence.order.method import Asked, Built, Floats, Method, Orders, Trained
@@ -22,6 +23,9 @@ from llm_influence.order.places import Places, Unit, check_unit
 from llm_influence.order.run import BatchQueries, OptimizerRun
 from llm_influence.order.search import shifted, shuffled, swapped
 from llm_influence.order.taylor import Taylor
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 METHODS: dict[str, type[Method]] = {
     "mean_field": MeanField,
@@ -60,6 +64,9 @@ class Calibration:
         told = f"rank agreement {self.spearman:.2f}{sure}, slope {self.slope:.2f}"
         return f"{told}, {self.n_orders} orders" + ("" if sure else ", which is few")
 
+    def _repr_html_(self) -> str:
+        return result_html("Predicted against really retrained orders", f"{self}.")
+
 
 @dataclass(frozen=True, eq=False)
 class OrderAnswer:
@@ -76,6 +83,11 @@ class OrderAnswer:
     places: Places
     calibration: Calibration | None
     seed: int
+
+    def _repr_html_(self) -> str:
+        n_items, n_places = self.places.n_items, self.places.n_places
+        title = f"Answers about other orders of {n_items} items at {n_places} places"
+        return result_html(title, f"Calibration: {self.calibration or 'none'}.", EFFECT)
 
     def effects(self, changes: Sequence[Reordered]) -> Floats:
         """Predicted change of each query's loss under each order, shape (n_changes, n_queries)."""
@@ -122,6 +134,16 @@ class OrderAnswer:
                 "another method, or search all the same (anyway=True, --anyway)."
             )
         return Reordered(self.asked.best(self.seed, progress))
+
+    def plot(self, ax: "Axes | None" = None) -> "Axes":
+        """Effect of each item at each place, mean over the queries: blue = the loss is lower.
+
+        Raises:
+            UnsupportedChangeError: The method's answers are no sums over places.
+        """
+        from influence.plotting import position_map
+
+        return position_map(self.positions(), ax)
 
     def _of_pairs(self, change: Callable[[Orders, int, int], Orders]) -> Floats:
         n = self.places.n_places

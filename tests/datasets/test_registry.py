@@ -8,7 +8,7 @@ import pytest
 
 from cards import CARDS, card
 from fetch import DataFolderError, fetch
-from generators import planted_table
+from generators import credit_table, planted_table
 from registry import UnknownDataSetError, data_sets, find
 
 SETS = data_sets()
@@ -91,3 +91,16 @@ def test_planted_rows_are_the_wrong_ones(task) -> None:
     again = planted_table(400, seed=3, task=task, missing=0.1, wrong=0.2)
     pd.testing.assert_frame_equal(table.X, again.X)
     pd.testing.assert_series_equal(table.y, again.y)
+
+
+def test_credit_tables_hold_what_was_planted() -> None:
+    table = credit_table(400, seed=3, wrong=0.2)
+    changed = np.flatnonzero(table.y.to_numpy() != table.true_y.to_numpy())
+    assert changed.tolist() == table.wrong.tolist() and len(changed) == 80
+    assert (table.true_y == "default").sum() == 120
+    assert (table.X["age"] - table.X["job_years"]).min() >= 18
+    late = table.X["late_payments"]
+    assert late[table.true_y == "default"].mean() > late[table.true_y == "repaid"].mean()
+    pd.testing.assert_frame_equal(table.X, credit_table(400, seed=3, wrong=0.2).X)
+    with pytest.raises(ValueError, match="share"):
+        credit_table(10, seed=0, wrong=1.0)

@@ -7,6 +7,7 @@ import pytest
 from influence import Campaign, Influence
 from influence.comparison import compare_methods, n_retrainings
 from influence.errors import InputError, UnsupportedModelError
+from influence.plot_style import CHANCE, METHOD
 from influence.result import Provenance
 from tests.influence.ridge import Ridge
 
@@ -109,6 +110,7 @@ def test_it_plots(found):
     pyplot = pytest.importorskip("matplotlib.pyplot")
     figure = found.plot()
     lines, bars = figure.axes[2].get_lines(), figure.axes[0].patches
-    assert len(lines) == 3
+    names = [line.get_label() for line in lines if line.get_gid() in (METHOD, CHANCE)]
+    assert names == ["truth", "against", "random"]
     np.testing.assert_allclose(bars[0].get_width(), found["truth"].lds.mean)
     pyplot.close(figure)
