@@ -16,7 +16,7 @@ PACKAGES = [
     name for name in ("influence", "tree_influence", "llm_influence") if (ROOT / name).is_dir()
 ]
 SHIPPED = [*PACKAGES, "benchmarks", "datasets"]
-EVERYTHING = [*SHIPPED, "tests", "examples"]
+EVERYTHING = [*SHIPPED, "tests", "examples", "docs"]
 
 NEVER_IMPORTED = {
     "influence": {"tree_influence", "llm_influence", "benchmarks", "tests"},
