@@ -26,7 +26,7 @@ help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
 
 quickstart: $(VENV)/.quickstart
-	@$(BIN)/influence quickstart
+	@$(BIN)/influence quickstart --report quickstart.html
 
 quickstart-llm: $(VENV)/.quickstart-llm
 	@$(BIN)/influence llm quickstart
@@ -68,7 +68,7 @@ $(VENV)/.made:
 
 $(VENV)/.quickstart: $(METADATA) | $(VENV)/.made
 	@echo 'Installing into $(VENV); the first time takes a minute.'
-	@$(INSTALL) -e '.[lightgbm]'
+	@$(INSTALL) -e '.[lightgbm,report]'
 	@touch $@
 
 $(VENV)/.quickstart-llm: $(METADATA) | $(VENV)/.made

@@ -1,13 +1,15 @@
 """CSV and Parquet in and out of the command line."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
 
 from influence.errors import InputError, StorageError
+from influence.result import Influence
 from influence.top import TopInfluence
 
 
@@ -54,24 +56,53 @@ def write_results(folder: str, top: TopInfluence, queries: pd.DataFrame) -> list
 
     The ranking goes to Parquet where pyarrow is installed, and to CSV always.
     """
-    out = Path(folder)
-    try:
-        frame = pd.concat(
-            [top.proponents().assign(side="proponent"), top.opponents().assign(side="opponent")]
-        )
-        frame = frame[["query", "side", "rank", "train", "influence"]]
-        frame.to_csv(out / "influence.csv", index=False)
-        queries.to_csv(out / "queries.csv", index_label="query")
+    frame = ranking(top)
+    names = ["influence.csv", "queries.csv", "provenance.json", "influence.npz"]
+    with together(folder) as part:
+        frame.to_csv(part / "influence.csv", index=False)
+        queries.to_csv(part / "queries.csv", index_label="query")
         provenance = json.dumps(asdict(top.provenance), indent=2)
-        (out / "provenance.json").write_text(provenance + "\n")
-        written = [out / name for name in ("influence.csv", "queries.csv", "provenance.json")]
+        (part / "provenance.json").write_text(provenance + "\n")
+        top.save(part / "influence.npz")
         if _has_parquet():
-            frame.to_parquet(out / "influence.parquet", index=False)
-            written.append(out / "influence.parquet")
+            frame.to_parquet(part / "influence.parquet", index=False)
+            names.insert(3, "influence.parquet")
+    return [Path(folder) / name for name in names]
+
+
+def ranking(top: Influence | TopInfluence) -> pd.DataFrame:
+    """Proponents and opponents of all queries in one table, `side` telling which."""
+    frame = pd.concat(
+        [top.proponents().assign(side="proponent"), top.opponents().assign(side="opponent")]
+    )
+    return frame.reindex(columns=["query", "side", "rank", "train", "influence"])
+
+
+def labelled(facts: pd.DataFrame) -> pd.DataFrame:
+    """Facts on queries with the queries' labels as a column, for a document."""
+    return facts.rename_axis("query").reset_index()
+
+
+@contextmanager
+def together(folder: str | Path) -> Iterator[Path]:
+    """An empty folder for files, which come into another one only when all are complete.
+
+    Raises:
+        StorageError: They cannot be written.
+    """
+    from tempfile import TemporaryDirectory
+
+    target = Path(folder)
+    try:
+        with TemporaryDirectory(prefix=".part-", dir=folder) as part:
+            yield Path(part)
+            for path in sorted(Path(part).iterdir()):
+                target = Path(folder) / path.name
+                path.replace(target)
     except OSError as error:
-        raise StorageError(f"Could not write results to {folder}: {error}") from error
-    top.save(out / "influence.npz")
-    return [*written, out / "influence.npz"]
+        if isinstance(error, StorageError):
+            raise
+        raise StorageError(f"Could not write {target}: {error.strerror or error}.") from error
 
 
 def _has_parquet() -> bool:

@@ -5,10 +5,11 @@ Nothing heavy is imported here at the top: `influence --help` loads this file.
 
 import argparse
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from influence.cli import Found
 from influence.errors import InputError
 from llm_influence.build_record import (
     RECORD,
@@ -23,10 +24,10 @@ if TYPE_CHECKING:
     from llm_influence.command_input import Given
     from llm_influence.store import Store
 
-EXAMPLE = (
-    "--model, --data and --store are needed: influence llm build --model DIR --data train.jsonl "
-    "--store DIR. A build that was cut, or data with new lines at its end: the same command again. "
-    "Then ask: influence llm query --store DIR --queries asked.jsonl."
+REMARKS = (
+    "--model, --data and --store are needed, or --replay. A build that was cut, or data with new "
+    "lines at its end: the same command again. Then ask: influence llm query --store DIR "
+    "--queries asked.jsonl."
 )
 ANYWAY = ("store", "device")  # may be given with --replay
 
@@ -35,9 +36,13 @@ class Build:
     """`influence llm build`: a model's folder and its training data in, a store out."""
 
     help = "keep the gradients of all training examples of a language model in a folder"
+    example = (
+        "influence llm build --model model --data train.jsonl --store rows \\\n"
+        "    --checkpoints output_dir --metric adam --whiten 1"
+    )
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.epilog = EXAMPLE
+        parser.epilog = REMARKS
         add = parser.add_argument
         add("--model", metavar="DIR", help="folder of save_pretrained: a causal language model, a "
             "sequence classifier, or a PEFT adapter; with its tokenizer")  # fmt: skip
@@ -58,8 +63,8 @@ class Build:
 
     def _add_method(self, parser: argparse.ArgumentParser) -> None:
         add = parser.add_argument
-        add("--method", choices=list(METHODS), help="default: tracin, the sum over checkpoints of "
-            "rate x inner product of gradients")  # fmt: skip
+        add("--method", choices=list(METHODS), help="what values are made of (default: tracin, the "
+            "sum over checkpoints of rate x inner product of gradients)")  # fmt: skip
         add("--p", type=int, metavar="P", help="size of the projection's sides: P x P numbers for "
             "each layer (default: 16)")  # fmt: skip
         add("--metric", choices=["identity", "adam"], help="adam: for training with Adam, steps as "
@@ -69,7 +74,7 @@ class Build:
             "second moment; 1 is a good choice")  # fmt: skip
         add("--modules", nargs="+", metavar="PATTERN", help="names of modules whose gradients are "
             "taken (default: *)")  # fmt: skip
-        add("--seed", type=int, help="of the projection (default: 0)")
+        add("--seed", type=int, metavar="N", help="of the projection (default: 0)")
 
     def _add_passes(self, parser: argparse.ArgumentParser) -> None:
         add = parser.add_argument
@@ -77,13 +82,14 @@ class Build:
             "(default: 16)")  # fmt: skip
         add("--max-length", type=int, metavar="N", help="tokens after which texts are cut "
             "(default: what model and tokenizer can take)")  # fmt: skip
-        add("--device", help="default: cuda where there is one, else cpu")
+        add("--device", metavar="NAME", help="where passes run (default: cuda where there is one, "
+            "else cpu)")  # fmt: skip
         add("--dtype", choices=["bfloat16", "float16"], help="number type of the forward pass "
             "(default: the model's own)")  # fmt: skip
         add("--store-dtype", choices=["float32", "bfloat16"], help="number type of the store "
             "(default: float32)")  # fmt: skip
 
-    def run(self, args: argparse.Namespace) -> int:
+    def run(self, args: argparse.Namespace) -> Found | None:
         began = time.perf_counter()
         settings = _settings(args)
         estimator = estimator_of(settings)
@@ -94,7 +100,7 @@ class Build:
 
         with joined(settings.device) as rank:
             shown = rank.is_first and not args.quiet
-            given = read_input(replace(settings, device=rank.device.type), rank.device)
+            given = read_input(replace(settings, device=rank.device.type), rank.device, shown)
             record = _record(given)
             if shown:
                 print(_about(given), flush=True)
@@ -109,10 +115,32 @@ class Build:
                 given.run, store=StoreAt(settings.store, settings.store_dtype, opened),
                 progress=shown,
             )  # fmt: skip
-            if rank.is_first:
-                size = _size(Path(settings.store))
-                print(f"built {settings.store}: {size} in {time.perf_counter() - began:.1f} s")
-        return 0
+            seconds = time.perf_counter() - began
+            return _found(given, estimator, record, seconds) if rank.is_first else None
+
+    def kept(self, args: argparse.Namespace) -> str:
+        return "finished parts of the store are kept; the same command goes on from there"
+
+
+def _found(given: "Given", estimator: Any, record: BuildRecord, seconds: float) -> Found:
+    """What was built, and where."""
+    store, run = given.settings.store, given.run
+    size = _size(Path(store))
+    result = {
+        "store": store,
+        "bytes": size,
+        "seconds": seconds,
+        "n_train": run.n_train,
+        "n_tokens": int(run.examples.lengths.sum()),
+    }
+    document = {
+        "provenance": asdict(estimator._provenance()),
+        "results": [result],
+        "checkpoints": record.facts["checkpoints"],
+        "uncovered": record.facts["uncovered"],
+        "written": [store],
+    }
+    return Found(f"built {store}: {mebibytes(size)} in {seconds:.1f} s", document)
 
 
 def disk_use(store: "Store") -> str:
@@ -201,5 +229,5 @@ def _about(given: "Given") -> str:
     return "\n".join(lines)
 
 
-def _size(folder: Path) -> str:
-    return mebibytes(sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()))
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

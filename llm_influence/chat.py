@@ -4,6 +4,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from influence.errors import InputError
+from influence.progress import track
 from llm_influence.tokens import IGNORED
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ def encode_messages(
     conversations: list[list[dict[str, Any]]],
     tokenizer: "PreTrainedTokenizerBase",
     answer_only: bool,
+    progress: bool,
 ) -> Encoded:
     """Token ids and labels of conversations; see `llm_influence.encode` for the rules.
 
@@ -38,7 +40,8 @@ def encode_messages(
             )
     marked = tokenizer.is_fast and MARKED.search(tokenizer.get_chat_template()) is not None
     ids, labels = [], []
-    for i, messages in enumerate(conversations):
+    tracked = track(conversations, "conversations", len(conversations), progress)
+    for i, messages in enumerate(tracked):
         if marked:
             made = _laid_out(tokenizer, i, messages, return_assistant_tokens_mask=True)
             tokens, written = made["input_ids"], made["assistant_masks"]

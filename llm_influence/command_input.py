@@ -63,14 +63,14 @@ class Given:
         }
 
 
-def read_input(settings: BuildSettings, device: torch.device) -> Given:
+def read_input(settings: BuildSettings, device: torch.device, progress: bool) -> Given:
     """Reads the model and the records, and ties them."""
     check_model_folder(settings.model)
     records = read_records(settings.data, settings.id)
     model, tokenizer = load_model(settings.model)
     longest = max_length_of(settings.max_length, settings.data, records, model, tokenizer)
     settings = replace(settings, max_length=longest)
-    examples = examples_of(records, model, tokenizer, settings.max_length)
+    examples = examples_of(records, model, tokenizer, settings.max_length, progress)
     run = trace(
         model, examples,
         checkpoints=settings.checkpoints and list(settings.checkpoints), rates=settings.rates,
@@ -107,6 +107,7 @@ def examples_of(
     model: nn.Module,
     tokenizer: "PreTrainedTokenizerBase | None",
     max_length: int | None,
+    progress: bool = False,
 ) -> TokenExamples:
     """Records as examples of a model, checked to be of its task."""
     if "input_ids" in records:
@@ -118,7 +119,7 @@ def examples_of(
             "tokenizer.save_pretrained(folder), or give records of input_ids."
         )
     else:
-        examples = encode(records, tokenizer, max_length)
+        examples = encode(records, tokenizer, max_length, progress=progress)
     _check_task(model, examples)
     return examples
 

@@ -9,6 +9,7 @@ import pandas as pd
 
 from influence.checks import check_whole
 from influence.errors import InputError
+from influence.progress import track
 from llm_influence.chat import Encoded, encode_messages
 from llm_influence.columns import as_list, is_hugging_face, table
 from llm_influence.tokens import IGNORED, TokenExamples, named
@@ -16,6 +17,7 @@ from llm_influence.tokens import IGNORED, TokenExamples, named
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+AT_ONCE = 1000  # texts that a tokenizer is given
 UNLIMITED = 1_000_000  # tokenizers without a limit state a larger one
 KINDS = (("messages",), ("prompt", "completion"), ("question", "answer"), ("text",))
 
@@ -26,6 +28,7 @@ def encode(
     max_length: int | None = None,
     *,
     answer_only: bool = True,
+    progress: bool = False,
 ) -> TokenExamples:
     """Examples of tokens from raw records, labelled with what the model was trained to predict.
 
@@ -58,6 +61,7 @@ def encode(
         max_length: Longer examples lose their end; `facts["truncated"]` counts them. By default
             what the tokenizer states, if it states a limit. With a label the tokenizer truncates.
         answer_only: Only completions and assistant turns are targets.
+        progress: Show a bar on many records.
 
     Raises:
         InputError: Records of another form, no target left after truncation, or a chat template
@@ -70,9 +74,9 @@ def encode(
         check_whole("max_length", max_length, least=2)
     columns, index = _read(records)
     if "labels" in columns:
-        made, n_truncated = _encode_labelled(columns, tokenizer, max_length)
+        made, n_truncated = _encode_labelled(columns, tokenizer, max_length, progress)
     else:
-        ids, labels = _encode(columns, tokenizer, answer_only)
+        ids, labels = _encode(columns, tokenizer, answer_only, progress)
         made, n_truncated = _truncated(ids, labels, max_length, index)
     return TokenExamples.of_columns(
         made, index, _pad(tokenizer), {"truncated": float(n_truncated)},
@@ -152,14 +156,17 @@ def _check(columns: Mapping[str, list[Any]], index: pd.Index) -> None:
 
 
 def _encode(
-    columns: Mapping[str, list[Any]], tokenizer: "PreTrainedTokenizerBase", answer_only: bool
+    columns: Mapping[str, list[Any]],
+    tokenizer: "PreTrainedTokenizerBase",
+    answer_only: bool,
+    progress: bool,
 ) -> Encoded:
     if "messages" in columns:
-        return encode_messages(columns["messages"], tokenizer, answer_only)
+        return encode_messages(columns["messages"], tokenizer, answer_only, progress)
     if "prompt" in columns:
-        ids, borders = _encode_pairs(columns["prompt"], columns["completion"], tokenizer)
+        ids, borders = _encode_pairs(columns["prompt"], columns["completion"], tokenizer, progress)
     else:
-        ids, borders = _encode_texts(columns["text"], tokenizer)
+        ids, borders = _encode_texts(columns["text"], tokenizer, progress)
     if not answer_only:
         return ids, ids
     labels = [
@@ -168,30 +175,60 @@ def _encode(
     return ids, labels
 
 
+def _tokenized(
+    texts: list[str],
+    tokenizer: "PreTrainedTokenizerBase",
+    progress: bool,
+    *,
+    special: bool = True,
+    max_length: int | None = None,
+) -> dict[str, list[Any]]:
+    """What the tokenizer gives for texts, some at a time.
+
+    Args:
+        texts: The texts.
+        tokenizer: The tokenizer.
+        progress: Show a bar.
+        special: Add special tokens.
+        max_length: Tokens after which the tokenizer truncates; None for no truncation.
+    """
+    columns: dict[str, list[Any]] = {}
+    starts = range(0, len(texts), AT_ONCE)
+    for start in track(starts, "tokens", len(starts), progress):
+        made = tokenizer(
+            texts[start : start + AT_ONCE], add_special_tokens=special, verbose=False,
+            truncation=max_length is not None, max_length=max_length,
+        )  # fmt: skip
+        for name, values in made.items():
+            columns.setdefault(name, []).extend(values)
+    return columns
+
+
 def _encode_texts(
-    texts: list[str], tokenizer: "PreTrainedTokenizerBase"
+    texts: list[str], tokenizer: "PreTrainedTokenizerBase", progress: bool
 ) -> tuple[list[list[int]], list[int]]:
     """Token ids of texts, and that none of them are prompt."""
-    found = tokenizer(texts, verbose=False)["input_ids"]
+    found = _tokenized(texts, tokenizer, progress)["input_ids"]
     return [_ended(tokens, tokenizer.eos_token_id) for tokens in found], [0] * len(texts)
 
 
 def _encode_pairs(
-    prompts: list[str], completions: list[str], tokenizer: "PreTrainedTokenizerBase"
+    prompts: list[str], completions: list[str], tokenizer: "PreTrainedTokenizerBase", progress: bool
 ) -> tuple[list[list[int]], list[int]]:
     """Token ids of prompts with completions, and how many of them are prompt."""
     eos = tokenizer.eos_token_id
     n_ending = int(_adds_eos(tokenizer))
     before = [
         tokens[: len(tokens) - n_ending]
-        for tokens in tokenizer(prompts, verbose=False)["input_ids"]
+        for tokens in _tokenized(prompts, tokenizer, progress)["input_ids"]
     ]
     together = [prompt + answer for prompt, answer in zip(prompts, completions, strict=True)]
-    whole = [_ended(tokens, eos) for tokens in tokenizer(together, verbose=False)["input_ids"]]
+    found = _tokenized(together, tokenizer, progress)["input_ids"]
+    whole = [_ended(tokens, eos) for tokens in found]
     merged = [i for i, start in enumerate(before) if whole[i][: len(start)] != start]
     if merged:
         answers = [completions[i] for i in merged]
-        alone = tokenizer(answers, add_special_tokens=False, verbose=False)["input_ids"]
+        alone = _tokenized(answers, tokenizer, progress, special=False)["input_ids"]
         for i, tokens in zip(merged, alone, strict=True):
             whole[i] = before[i] + _ended(tokens, eos)
     return whole, [len(start) for start in before]
@@ -208,16 +245,19 @@ def _ended(tokens: list[int], eos: Any) -> list[int]:
 
 
 def _encode_labelled(
-    columns: Mapping[str, list[Any]], tokenizer: "PreTrainedTokenizerBase", max_length: int | None
+    columns: Mapping[str, list[Any]],
+    tokenizer: "PreTrainedTokenizerBase",
+    max_length: int | None,
+    progress: bool,
 ) -> tuple[dict[str, Any], int]:
     """What the tokenizer gives for the texts, with their labels; and how many are truncated."""
     texts = columns["text"]
-    made = tokenizer(texts, verbose=False)
+    made = _tokenized(texts, tokenizer, progress)
     n_over = 0
     if max_length is not None:
         n_over = sum(len(tokens) > max_length for tokens in made["input_ids"])
         if n_over:
-            made = tokenizer(texts, truncation=True, max_length=max_length, verbose=False)
+            made = _tokenized(texts, tokenizer, progress, max_length=max_length)
     return {**made, "labels": columns["labels"]}, n_over
 
 

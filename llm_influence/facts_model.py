@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from influence.progress import track
 from llm_influence.checkpoints import Checkpoint
 
 Example = dict[str, list[int]]
@@ -50,6 +51,7 @@ def train(
     width: int = 96,
     n_layers: int = 2,
     n_steps: int = 1000,
+    progress: bool = False,
 ) -> Trained:
     """Trains a small GPT-2 on documents and on questions with answers.
 
@@ -65,6 +67,7 @@ def train(
         width: Size of the hidden state, a multiple of 4.
         n_layers: Number of blocks.
         n_steps: Number of steps, at least 4.
+        progress: Show a bar.
     """
     examples = [encoded(tokenizer, text) for text in documents]
     examples += [encoded(tokenizer, pair["prompt"], pair["completion"]) for pair in practice]
@@ -74,7 +77,8 @@ def train(
     )
     checkpoints: list[Checkpoint] = []
     moved = 0.0  # sum of the learning rates since the last checkpoint
-    for step, batch in enumerate(_batches(len(examples), n_steps, seed), start=1):
+    taken = track(_batches(len(examples), n_steps, seed), "training", n_steps, progress)
+    for step, batch in enumerate(taken, start=1):
         rate = PEAK_RATE * min(1.0, step / WARM_UP) * (1 - 0.9 * (step - 1) / n_steps)
         moved += rate
         optimizer.param_groups[0]["lr"] = rate

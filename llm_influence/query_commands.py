@@ -5,11 +5,12 @@ Nothing heavy is imported here at the top: `influence --help` loads this file.
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
+from influence.cli import Found
 from influence.errors import InputError
 from llm_influence.build_record import RECORD, BuildRecord, check_fingerprint, read_record
 from llm_influence.methods import estimator_of
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from llm_influence.examples import Examples
     from llm_influence.store import Store
 
-EXAMPLE = (
+REMARKS = (
     "A query is an example whose loss is explained: what the model said, as a record with the "
     "answer in it. Helpful examples are those whose absence would raise that loss (influence above "
     "0), harmful ones would lower it. Values are on no scale unless the model was built with rates."
@@ -37,9 +38,10 @@ class Query:
     """`influence llm query`: queries in, ranked training examples out."""
 
     help = "rank the training examples behind what a language model says"
+    example = "influence llm query --store rows --queries asked.jsonl --top 5 --tokens --out result"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.epilog = EXAMPLE
+        parser.epilog = REMARKS
         add = parser.add_argument
         add("--store", required=True, metavar="DIR", help="what `influence llm build` made")
         add("--queries", required=True, metavar="FILE", help="examples to explain, of the kinds "
@@ -51,31 +53,36 @@ class Query:
         add("--rerank", type=int, metavar="N", help="rank the N strongest of each side again by "
             "their whole gradients")  # fmt: skip
         add("--tokens", action="store_true", help="show which tokens of the training examples act")
-        add("--device", help="default: cuda where there is one, else cpu")
+        add("--device", metavar="NAME", help="where passes run (default: cuda where there is one, "
+            "else cpu)")  # fmt: skip
         add("--out", metavar="DIR", help="write CSV, Parquet, the result and its provenance here")
 
-    def run(self, args: argparse.Namespace) -> int:
+    def run(self, args: argparse.Namespace) -> Found:
         _check(args)
         record = read_record(Path(args.store) / RECORD)
 
-        from influence.tables import make_folder, write_results
+        from influence.progress import track
+        from influence.tables import make_folder
 
         if args.out is not None:
             make_folder(args.out)
         asked = _ask(args, record)
+        n = asked.queries.n_queries
         parts = [
-            asked.part(query, args.top, args.tokens) for query in range(asked.queries.n_queries)
+            asked.part(query, args.top, args.tokens)
+            for query in track(range(n), "tokens", n, args.tokens and not args.quiet)
         ]
-        for text, _ in parts:
-            print(text)
-        top = asked.top
-        print(_about(asked))
-        if args.out is not None:
-            written = write_results(args.out, top, asked.facts)
-            if args.tokens:
-                written.append(_write_tokens(Path(args.out), [t for _, ts in parts for t in ts]))
-            print("written: " + ", ".join(str(path) for path in written))
-        return 0
+        tokens = [frame for _, frames in parts for frame in frames]
+        return Found(
+            "\n".join([*(text for text, _ in parts), _about(asked)]),
+            _document(asked, tokens),
+            lambda: [] if args.out is None else _write(args.out, asked, tokens),
+        )
+
+    def kept(self, args: argparse.Namespace) -> str:
+        return (
+            "no result was written; what is built of the store is kept; the same command asks again"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,7 +197,7 @@ def _ask(args: argparse.Namespace, record: BuildRecord) -> _Asked:
     progress = not args.quiet
     records = read_records(args.queries, args.id)
     settings = record.located()
-    given = read_input(settings, device_of(args.device))
+    given = read_input(settings, device_of(args.device), progress)
     check_fingerprint(record, given.fingerprint)
     queries = given.run.queries(given.examples(records))
     kept = StoreAt(args.store, settings.store_dtype, _say_missing if progress else None)
@@ -199,7 +206,8 @@ def _ask(args: argparse.Namespace, record: BuildRecord) -> _Asked:
     if args.rerank is not None:
         from llm_influence.rerank import reranked
 
-        top = reranked(estimator, top, queries, min(args.top, given.run.n_train))
+        k = min(args.top, given.run.n_train)
+        top = reranked(estimator, top, queries, k, progress=progress)
     stated = {**top.provenance.run, "store_dtype": settings.store_dtype}
     top = replace(top, provenance=replace(top.provenance, run=stated))
     texts = [short(given, queries, query) for query in range(queries.n_queries)]
@@ -226,13 +234,34 @@ def _strongest(tokens: "pd.DataFrame") -> str:
     return ", ".join(f"{text!r} {value:+.3g}" for text, value in found[:SHOWN_TOKENS])
 
 
-def _write_tokens(out: Path, frames: "list[pd.DataFrame]") -> Path:
+def _document(asked: _Asked, tokens: "list[pd.DataFrame]") -> dict[str, Any]:
+    """What programs read."""
     import pandas as pd
 
-    from influence.errors import StorageError
+    from influence.tables import labelled, ranking
 
-    try:
-        pd.concat(frames).to_csv(out / "tokens.csv", index=False)
-    except OSError as error:
-        raise StorageError(f"Could not write results to {out}: {error}") from error
-    return out / "tokens.csv"
+    run = asked.given.run
+    results = ranking(asked.top)
+    rows = run.train_index.get_indexer(pd.Index(results["train"]))
+    results["text"] = [short(asked.given, run.examples, int(row)) for row in rows]
+    return {
+        "provenance": asdict(asked.top.provenance),
+        "queries": labelled(asked.facts),
+        "results": results,
+        "tokens": pd.concat(tokens) if tokens else [],
+        "n_queries_cut": int(asked.queries.facts.get("truncated", 0)),
+    }
+
+
+def _write(folder: str, asked: _Asked, tokens: "list[pd.DataFrame]") -> list[Path]:
+    """Writes the result, and the influence of tokens where it was asked for."""
+    import pandas as pd
+
+    from influence.tables import together, write_results
+
+    written = write_results(folder, asked.top, asked.facts)
+    if tokens:
+        with together(folder) as part:
+            pd.concat(tokens).to_csv(part / "tokens.csv", index=False)
+        written.append(Path(folder) / "tokens.csv")
+    return written

@@ -3,6 +3,7 @@
 import importlib
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from influence.checks import check_whole
+from influence.cli import Found
 from influence.detection import label_noise_curve
 from influence.errors import MissingPackageError
 from llm_influence.bm25 import BM25
@@ -48,14 +50,12 @@ Reading the sentences of largest self-influence first finds those that state som
 Next: influence llm build --model DIR --data train.jsonl --store DIR"""
 
 
-def quickstart(seed: int = 0) -> str:
+def quickstart(seed: int = 0, progress: bool = True) -> Found:
     """Trains a small GPT on made-up facts, asks it, and finds the sources of its answers.
 
     Args:
         seed: Seed of the facts, the weights and the batches.
-
-    Returns:
-        The report, as text.
+        progress: Show bars.
 
     Raises:
         MissingPackageError: The generator of facts is not there: it comes with the repository.
@@ -64,7 +64,7 @@ def quickstart(seed: int = 0) -> str:
     made = generator()
     facts = made.made_up_facts(seed=seed, wrong=WRONG)
     tokenizer = made.word_tokenizer(facts.texts())
-    trained = train(tokenizer, facts.documents, facts.practice, seed=seed)
+    trained = train(tokenizer, facts.documents, facts.practice, seed=seed, progress=progress)
     asked = [encoded(tokenizer, pair["prompt"], pair["completion"]) for pair in facts.questions]
     run = trace(trained.model, trained.examples, checkpoints=trained.checkpoints, batch_size=32)
     estimators: dict[str, Any] = {
@@ -72,13 +72,21 @@ def quickstart(seed: int = 0) -> str:
         "TracIn()": TracIn(),
         "BM25()": BM25(),
     }
-    values = {name: e.fit(run).explain(asked).values for name, e in estimators.items()}
+    found = {
+        name: one.fit(run, progress=progress).explain(asked, progress=progress)
+        for name, one in estimators.items()
+    }
+    values = {name: one.values for name, one in found.items()}
     best = next(iter(estimators))
-    suspicion = estimators[best].self_influence()[: len(facts.documents)]
-    query = 0
-    top = np.argsort(-values[best][:, query])[:5]
-    first = estimators[best].tokens([asked[query]], [int(top[0])])
-    return REPORT.format(
+    suspicion = estimators[best].self_influence(progress=progress)[: len(facts.documents)]
+    top = np.argsort(-values[best][:, 0])[:5]
+    first = estimators[best].tokens(asked[:1], [int(top[0])])
+    shown = _ranked(values[best][:, 0], top, trained, tokenizer)
+    ids = trained.examples[top[0]]["input_ids"]
+    tokens = _tokens(first.of_train[0], ids, int(top[0]), tokenizer)
+    recall = _recall(values, facts.sources)
+    noise = label_noise_curve(suspicion, np.asarray(facts.wrong), INSPECTED)
+    text = REPORT.format(
         n_parameters=sum(p.numel() for p in trained.model.parameters()),
         n_documents=len(facts.documents),
         n_wrong=len(facts.wrong),
@@ -87,15 +95,22 @@ def quickstart(seed: int = 0) -> str:
         n_questions=len(facts.questions),
         covered=run.coverage.share,
         error=run.coverage.worst,
-        recall=_recall(values, facts.sources).to_string(float_format=lambda x: f"{x:.0%}"),
-        prompt=facts.questions[query]["prompt"],
-        completion=facts.questions[query]["completion"].strip(),
-        shown=_shown(values[best][:, query], top, facts.sources[query], trained, tokenizer),
-        tokens=_by_token(first.of_train[0], trained.examples[top[0]]["input_ids"], tokenizer),
-        noise=label_noise_curve(suspicion, np.asarray(facts.wrong), INSPECTED).to_string(
-            index=False, float_format=lambda x: f"{x:.0%}"
-        ),
+        recall=recall.to_string(float_format=lambda x: f"{x:.0%}"),
+        prompt=facts.questions[0]["prompt"],
+        completion=facts.questions[0]["completion"].strip(),
+        shown=_shown(shown, facts.sources[0]),
+        tokens=_by_token(tokens),
+        noise=noise.to_string(index=False, float_format=lambda x: f"{x:.0%}"),
     )
+    document = {
+        "provenance": asdict(found[best].provenance),
+        "queries": [{"query": 0, **facts.questions[0]}],
+        "results": shown,
+        "tokens": tokens,
+        "recall": recall.rename_axis("method").reset_index(),
+        "noise": noise,
+    }
+    return Found(text, document)
 
 
 def generator() -> Any:
@@ -127,23 +142,44 @@ def _recall(
     return pd.DataFrame(rows).T
 
 
-def _shown(
-    values: NDArray[np.float64],
-    top: NDArray[np.int64],
-    sources: Sequence[int],
-    trained: Trained,
-    tokenizer: Any,
-) -> str:
-    lines = []
-    for i in top:
-        mark = "*" if i in sources else " "
-        text = tokenizer.decode(trained.examples[i]["input_ids"], skip_special_tokens=True)
-        lines.append(f"{mark} {values[i]:+9.3g}  {text}")
-    return "\n".join(lines)
+def _ranked(
+    values: NDArray[np.float64], top: NDArray[np.int64], trained: Trained, tokenizer: Any
+) -> pd.DataFrame:
+    """The strongest proponents of the first question."""
+    ids = [trained.examples[i]["input_ids"] for i in top]
+    columns = {
+        "query": 0,
+        "side": "proponent",
+        "rank": range(1, len(top) + 1),
+        "train": top,
+        "influence": values[top],
+        "text": [tokenizer.decode(tokens, skip_special_tokens=True) for tokens in ids],
+    }
+    return pd.DataFrame(columns)
 
 
-def _by_token(parts: NDArray[np.float64], ids: Sequence[int], tokenizer: Any) -> str:
+def _tokens(
+    parts: NDArray[np.float64], ids: Sequence[int], train: int, tokenizer: Any
+) -> pd.DataFrame:
+    """The tokens of a training example, with their influence on the first question."""
+    columns = {
+        "query": 0,
+        "train": train,
+        "token": range(len(ids)),
+        "text": [tokenizer.decode([token]) for token in ids],
+        "influence": parts,
+    }
+    return pd.DataFrame(columns)
+
+
+def _shown(ranked: pd.DataFrame, sources: Sequence[int]) -> str:
     return "\n".join(
-        f"  {part:+9.3g}  {tokenizer.decode([token])}"
-        for part, token in zip(parts, ids, strict=True)
+        f"{'*' if one['train'] in sources else ' '} {one['influence']:+9.3g}  {one['text']}"
+        for one in ranked.to_dict("records")
+    )
+
+
+def _by_token(tokens: pd.DataFrame) -> str:
+    return "\n".join(
+        f"  {one['influence']:+9.3g}  {one['text']}" for one in tokens.to_dict("records")
     )

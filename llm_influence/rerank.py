@@ -10,6 +10,7 @@ from torch import Tensor
 
 from influence.base import Attributor
 from influence.errors import InputError
+from influence.progress import track
 from influence.result import Provenance, check_k
 from influence.run import blocks
 from influence.top import TopInfluence
@@ -28,6 +29,8 @@ def reranked(
     top: TopInfluence,
     queries: Any,
     k: int | None = None,
+    *,
+    progress: bool = True,
 ) -> TopInfluence:
     """The candidates of a result of projected gradients, valued again without projection.
 
@@ -47,6 +50,7 @@ def reranked(
         top: What it found, of `explain_top`.
         queries: The same queries.
         k: How many proponents and opponents to keep; all that `top` holds if None.
+        progress: Show a bar on long work.
 
     Returns:
         Ranked values, exact for the candidates. The provenance says so: how many candidates there
@@ -71,7 +75,7 @@ def reranked(
         np.unique(np.concatenate(pair))
         for pair in zip(top.highest_rows, top.lowest_rows, strict=True)
     ]
-    values = _values(run, steps, asked, candidates)
+    values = _values(run, steps, asked, candidates, progress)
     return _sorted(top, candidates, values, held if k is None else int(k))
 
 
@@ -110,14 +114,18 @@ def _check_same(top: TopInfluence, expected: Provenance, asked: Examples) -> Non
 
 
 def _values(
-    run: CheckpointRun, steps: Sequence[Step], asked: Examples, candidates: Sequence[Rows]
+    run: CheckpointRun,
+    steps: Sequence[Step],
+    asked: Examples,
+    candidates: Sequence[Rows],
+    progress: bool,
 ) -> list[Floats]:
     """Exact values of each query's candidates."""
     found = [np.zeros(len(rows)) for rows in candidates]
     for step in steps:
         for block in blocks(asked.n_queries, _at_once(step)):
             query = step.query_side(step.query_of.rows(step.checkpoint, asked[block]))
-            for rows, products in _products(run, step, query, candidates[block]):
+            for rows, products in _products(run, step, query, candidates[block], progress):
                 for own, values, column in zip(
                     candidates[block], found[block], products.T, strict=True
                 ):
@@ -127,12 +135,13 @@ def _values(
 
 
 def _products(
-    run: CheckpointRun, step: Step, query: Tensor, candidates: Sequence[Rows]
+    run: CheckpointRun, step: Step, query: Tensor, candidates: Sequence[Rows], progress: bool
 ) -> Iterator[tuple[Rows, Floats]]:
     """Candidates in ascending order, a part at a time, and their products with the queries."""
     needed = np.unique(np.concatenate(candidates))
     with step.train_of.at(step.checkpoint) as rows_of:
-        for part in blocks(len(needed), _at_once(step)):
+        parts = list(blocks(len(needed), min(8 * run.batch_size, _at_once(step))))
+        for part in track(parts, "whole gradients", len(parts), progress):
             rows = needed[part]
             train = step.train_side(rows_of(run.examples.take(rows)))
             weight = step.weight[rows, None] if isinstance(step.weight, Tensor) else step.weight

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from influence.errors import InputError
-from influence.progress import track
+from influence.progress import counting, track
 from influence.run import blocks, name_of
 from llm_influence.examples import Examples
 from llm_influence.gradients import (
@@ -42,6 +42,15 @@ MOST_HELD = 2 * 2**30  # bytes of training rows that are kept in memory
 MOST_AT_ONCE = 2**29  # bytes of rows in one pass
 
 Transforms = Callable[[int], Transform | None]
+
+
+Done = Callable[[int], object]  # told how many more examples are done
+
+
+class RowsOf(Protocol):
+    """From examples to their rows, shape (n_examples, width)."""
+
+    def __call__(self, examples: Examples, done: Done | None = None) -> Tensor: ...
 
 
 class TrainRows(Protocol):
@@ -101,7 +110,7 @@ class RowMap:
         }
 
     @contextmanager
-    def at(self, checkpoint: int) -> Iterator[Callable[[Examples], Tensor]]:
+    def at(self, checkpoint: int) -> Iterator[RowsOf]:
         """A function from examples to rows at a checkpoint, shape (n_examples, width)."""
         transform = self.transforms(checkpoint)
         with (
@@ -110,7 +119,7 @@ class RowMap:
                 model, self.run.coverage.layers, self._reduce(transform), self.run.autocast
             ) as gradients,
         ):
-            yield lambda examples: self._rows(gradients, examples, transform)
+            yield lambda examples, done=None: self._rows(gradients, examples, transform, done)
 
     def rows(self, checkpoint: int, examples: Examples) -> Tensor:
         """Rows of examples at a checkpoint, shape (n_examples, width)."""
@@ -174,7 +183,11 @@ class RowMap:
         return self.bound.reduce if transform is None else _as_they_are
 
     def _rows(
-        self, gradients: Gradients, examples: Examples, transform: Transform | None
+        self,
+        gradients: Gradients,
+        examples: Examples,
+        transform: Transform | None,
+        done: Done | None,
     ) -> Tensor:
         def found(rows: NDArray[np.int64]) -> Tensor:
             batch = self.run.batch(examples, rows)
@@ -194,6 +207,8 @@ class RowMap:
                 if out is None:
                     out = values.new_empty(examples.n_queries, self.width)
                 out[torch.from_numpy(rows)] = values
+                if done is not None:
+                    done(len(rows))
         return torch.empty(0, self.width) if out is None else out
 
 
@@ -278,9 +293,13 @@ def stored_rows(rows_of: RowMap, path: str | os.PathLike[str], progress: bool) -
         ]
         if not own:
             continue
-        with rows_of.at(checkpoint) as rows:
-            for block in track(own, "gradients", len(own), progress):
-                values = rows(run.examples[block]).cpu()
+        n_rows = sum(block.stop - block.start for block in own)
+        with (
+            rows_of.at(checkpoint) as rows,
+            counting("gradients", n_rows, progress) as done,
+        ):
+            for block in own:
+                values = rows(run.examples[block], done).cpu()
                 if rank == 0 or not together:
                     store.write(checkpoint, block, values)
     if n_ranks > 1:  # the others' shards are not known to this one

@@ -70,7 +70,7 @@ class Averaged(OfTrees, Attributor[TreeRun, TreeQueries], Relabels):
         halves = random_halves(run, self.n_models, self.seed)
         jobs = (delayed(_member)(self.estimator, run, half) for half in halves)
         fitted: Any = Parallel(return_as="generator")(jobs)
-        self.members_ = list(track(fitted, "training halves", self.n_models))
+        self.members_ = list(track(fitted, "training halves", self.n_models, self._progress))
         errors = [error for member in self.members_ if (error := _leaf_error(member)) is not None]
         self.findings_ = {"halves_leaf_error_largest": max(errors)} if errors else {}
 
@@ -123,4 +123,4 @@ def _member(
     estimator: Attributor[TreeRun, TreeQueries], run: TreeRun, half: Without
 ) -> Attributor[TreeRun, TreeQueries]:
     """A copy of the estimator, fitted to the model of one half."""
-    return type(estimator)(**estimator.parameters).fit(half_run(run, half))
+    return type(estimator)(**estimator.parameters).fit(half_run(run, half), progress=False)

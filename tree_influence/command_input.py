@@ -100,7 +100,9 @@ def _trace(
         weight = take_column(train, args.weight, args.train).to_numpy()
     X, y = _labelled(train, names, y, args.train, args)
     inexact = args.allow_inexact or bool(args.recipe)  # which may explain it, and is traced again
-    return trace(model, X, y, weight, params, allow_inexact=inexact)
+    return trace(
+        model, X, y, weight, params, allow_inexact=inexact, progress=not args.quiet
+    )  # fmt: skip
 
 
 def _trainable(run: Any, params: dict[str, Any], args: argparse.Namespace) -> Any:

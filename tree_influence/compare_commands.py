@@ -12,9 +12,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from influence.cli import Found
 from tree_influence.command_input import Given, add_input_arguments, read_input
 from tree_influence.methods import CHANCE, Method, chosen_methods
 
+REMARKS = (
+    "LDS: how well predicted effects of training on random halves of the rows rank like the real "
+    "ones; LOO: the same of leaving out single rows; removal: how much the loss rises without the "
+    "rows ranked first. Larger = better. The model is trained again for each; with --cache, a "
+    "comparison that was cut goes on where it was."
+)
 DEFAULT = "boostin,leaf_influence,tree_sim,input_similarity"
 
 
@@ -22,12 +29,18 @@ class Compare:
     """`influence compare`: methods judged by retraining a saved model."""
 
     help = "judge methods on a saved tree model by retraining it: LDS, LOO, removal, time, memory"
+    example = (
+        "influence compare model.txt --train train.csv --target y --queries new.csv \\\n"
+        "    --methods boostin,leaf_influence --cache retrained --out comparison"
+    )
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.epilog = REMARKS
         add = parser.add_argument
         add_input_arguments(parser)
-        add("--methods", default=DEFAULT, metavar="A,B", help="names of methods; a wrong one lists "
-            "those known (default: %(default)s); a random ranking is always added")  # fmt: skip
+        add("--methods", default=DEFAULT, metavar="A,B", help="names of methods, without spaces; a "
+            "wrong one lists those known (default: %(default)s); a random ranking is always "
+            "added")  # fmt: skip
         add("--n-queries", type=int, default=20, metavar="N", help="queries to judge by, drawn at "
             "random from the file (default: %(default)s)")  # fmt: skip
         add("--loo", type=int, default=20, metavar="N", help="rows left out one at a time; 0 for "
@@ -39,15 +52,21 @@ class Compare:
         add("--cache", metavar="DIR", help="keep every retraining here, and go on from there")
         add("--jobs", type=int, default=1, metavar="N", help="retrainings at a time; best with a "
             "model that uses one thread (default: %(default)s)")  # fmt: skip
-        add("--seed", type=int, default=0, help="of all that is drawn (default: %(default)s)")
+        add(
+            "--seed",
+            type=int,
+            default=0,
+            metavar="N",
+            help="of all that is drawn (default: %(default)s)",
+        )
         add("--out", metavar="DIR", help="write CSV, JSON and, with matplotlib, a figure here")
 
-    def run(self, args: argparse.Namespace) -> int:
+    def run(self, args: argparse.Namespace) -> Found:
         from joblib import parallel_config
 
         from influence import Campaign
         from influence.comparison import compare_methods
-        from influence.tables import make_folder
+        from influence.tables import labelled, make_folder
 
         options = _options(args)
         methods = chosen_methods(args.methods)
@@ -63,11 +82,22 @@ class Compare:
             )  # fmt: skip
             explained = {name: _explained(method, asked, args) for name, method in methods.items()}
             found = compare_methods(explained, campaign, **options)
-        print(table(found))
-        if args.out is not None:
-            written = _write(Path(args.out), found, plan, asked.run, args)
-            print("written: " + ", ".join(str(path) for path in written))
-        return 0
+        stated = _provenance(found, plan, asked.run)
+        return Found(
+            table(found),
+            {
+                "provenance": stated,
+                "queries": labelled(asked.facts),
+                "results": found.to_frame(),
+                "removal": found.removal_frame(),
+            },
+            lambda: [] if args.out is None else _write(Path(args.out), found, stated, args),
+        )
+
+    def kept(self, args: argparse.Namespace) -> str:
+        if args.cache is None:
+            return "nothing is kept; with --cache DIR, finished retrainings are"
+        return f"finished retrainings are kept in {args.cache}; the same command goes on from there"
 
 
 compare = Compare()
@@ -208,7 +238,7 @@ def _explained(method: Method, given: Given, args: argparse.Namespace) -> Callab
     from influence.errors import InfluenceError
 
     def fitted() -> Any:
-        return method.estimator(args.seed).fit(given.run)
+        return method.estimator(args.seed).fit(given.run, progress=not args.quiet)
 
     if not method.trains:
         with contextlib.suppress(InfluenceError):  # told in the table
@@ -216,27 +246,34 @@ def _explained(method: Method, given: Given, args: argparse.Namespace) -> Callab
     return lambda: fitted().explain(given.X, given.y, progress=not args.quiet)
 
 
-def _write(out: Path, found: Any, plan: _Plan, run: Any, args: argparse.Namespace) -> list[Path]:
+def _write(
+    out: Path, found: Any, stated: Mapping[str, Any], args: argparse.Namespace
+) -> list[Path]:
     """Writes tables, figure and provenance."""
-    from influence.errors import MissingPackageError, StorageError
+    from influence.errors import MissingPackageError
+    from influence.tables import together
 
-    paths = [out / name for name in ("comparison.csv", "removal.csv", "comparison.json")]
-    try:
-        found.to_frame().to_csv(paths[0], index=False)
-        found.removal_frame().to_csv(paths[1], index=False)
-        paths[2].write_text(json.dumps(_provenance(found, plan, run, args), indent=2) + "\n")
-        with contextlib.suppress(MissingPackageError):  # the figure is an extra
-            found.plot().savefig(out / "comparison.png", dpi=120)
-            paths.append(out / "comparison.png")
-    except OSError as error:
-        raise StorageError(f"Could not write results to {out}: {error}") from error
-    return paths
-
-
-def _provenance(found: Any, plan: _Plan, run: Any, args: argparse.Namespace) -> dict[str, Any]:
-    skipped = {"command", "debug"}
-    return {
+    skipped = {"command", "debug", "json"}
+    told = {
         "configuration": {k: v for k, v in vars(args).items() if k not in skipped},
+        **stated,
+        "results": json.loads(found.to_frame().to_json(orient="records", double_precision=15)),
+    }
+    names = ["comparison.csv", "removal.csv", "comparison.json"]
+    with together(out) as part:
+        found.to_frame().to_csv(part / names[0], index=False)
+        found.removal_frame().to_csv(part / names[1], index=False)
+        (part / names[2]).write_text(json.dumps(told, indent=2) + "\n")
+        with contextlib.suppress(MissingPackageError):  # the figure is an extra
+            found.plot().savefig(part / "comparison.png", dpi=120)
+            names.append("comparison.png")
+    return [out / name for name in names]
+
+
+def _provenance(found: Any, plan: _Plan, run: Any) -> dict[str, Any]:
+    return {
+        "unit": "lds, loo: rank correlation; removal: change of the loss",
+        "sign": "larger = better",
         "n_train": found.n_train,
         "n_queries": found.n_queries,
         "trainings_at_most": dict(plan.trainings),
@@ -246,7 +283,6 @@ def _provenance(found: Any, plan: _Plan, run: Any, args: argparse.Namespace) -> 
         "methods": {
             one.name: one.refused or asdict(one.influence.provenance) for one in found.methods
         },
-        "results": json.loads(found.to_frame().to_json(orient="records", double_precision=15)),
     }
 
 

@@ -1,17 +1,24 @@
 """The main job on bundled data: the rows behind a model's errors, mislabelled ones first."""
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from influence.checks import check_whole
+from influence.cli import Found
 from influence.detection import label_noise_curve
 from influence.errors import InfluenceError
+from influence.report import write
+from influence.report.page import check_writable
 from influence.result import Influence
+from influence.tables import ranking
+from tree_influence.reporting import report_page
 
 FLIPPED_SHARE = 0.08
 SHOWN_QUERIES = 3
+TITLE = "A model of breast cancer data, some of whose labels were flipped"
 
 REPORT = """\
 A LightGBM model of {n_train} rows, {n_flipped} of them with flipped labels, gets {n_wrong} of \
@@ -35,15 +42,16 @@ Inspecting the rows of largest self-influence first (BoostIn) finds the flipped 
 Next: influence explain MODEL --train train.csv --target y --queries new.csv"""
 
 
-def quickstart(seed: int = 0) -> str:
+def quickstart(seed: int = 0, report: str | None = None, progress: bool = True) -> Found:
     """Trains LightGBM on breast cancer data with some labels flipped, and explains its errors.
 
     Args:
         seed: Seed of the split and of the flips.
-
-    Returns:
-        The report, as text.
+        report: File of a page about all test rows; None for none.
+        progress: Show bars.
     """
+    if report is not None:
+        check_writable(report)
     try:
         from lightgbm import LGBMClassifier
     except ImportError as error:
@@ -58,22 +66,39 @@ def quickstart(seed: int = 0) -> str:
     model.fit(X_train, y_train)
     run = trace(model, X_train, y_train)
     wrong = np.flatnonzero(model.predict(X_test) != y_test)
-    influence = LeafInfluence().fit(run).explain(X_test.iloc[wrong], y_test.iloc[wrong])
-    suspicion = BoostIn().fit(run).self_influence()
+    explainer = LeafInfluence().fit(run, progress=progress)
+    influence = explainer.explain(X_test.iloc[wrong], y_test.iloc[wrong], progress=progress)
+    suspicion = BoostIn().fit(run, progress=progress).self_influence(progress=progress)
     noise = label_noise_curve(suspicion, flipped, (0.02, 0.05, 0.1, 0.2, 0.3))
-    ranking = _ranking(influence, y_train, y_train.index[flipped])
-    return REPORT.format(
+    shown = _ranking(influence, y_train, y_train.index[flipped])
+    harm, share = _share_of_harm(influence, flipped), len(flipped) / len(y_train)
+    text = REPORT.format(
         n_train=len(y_train),
         n_flipped=len(flipped),
         n_wrong=len(wrong),
         n_test=len(y_test),
         run=repr(run),
         n_shown=min(SHOWN_QUERIES, len(wrong)),
-        ranking=ranking.to_string(index=False, float_format=lambda value: f"{value:+.3f}"),
-        harm=_share_of_harm(influence, flipped),
-        share=len(flipped) / len(y_train),
+        ranking=shown.to_string(index=False, float_format=lambda value: f"{value:+.3f}"),
+        harm=harm,
+        share=share,
         noise=noise.to_string(index=False, float_format=lambda value: f"{value:.0%}"),
     )
+    losses = run.losses(run.queries(X_test.iloc[wrong], y_test.iloc[wrong]))
+    facts = {"query": influence.query_index, "truth": y_test.iloc[wrong], "loss": losses}
+    document = {
+        "provenance": asdict(influence.provenance),
+        "queries": pd.DataFrame(facts),
+        "results": ranking(influence),
+        "n_wrong": len(wrong),
+        "harm_of_flipped": harm,
+        "flipped_share": share,
+        "noise": noise,
+    }
+    if report is None:
+        return Found(text, document)
+    page, _ = report_page(explainer, X_test, y_test, title=TITLE, progress=progress)
+    return Found(text, document, lambda: [write(report, page)])
 
 
 def _data(seed: int) -> tuple[Any, ...]:

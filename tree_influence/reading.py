@@ -8,6 +8,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from influence.errors import InputError, ParityError
+from influence.progress import track
 from tree_influence.adapters.base import Adapter, GivenRows
 from tree_influence.rows import in_blocks, indexable, plain, shape, take
 
@@ -46,7 +47,13 @@ def unpack(
 
 
 def read_rows(
-    adapter: Adapter, prefix: Any, X: Any, given_offset: Floats | None, *, checked: bool
+    adapter: Adapter,
+    prefix: Any,
+    X: Any,
+    given_offset: Floats | None,
+    *,
+    checked: bool,
+    progress: bool = False,
 ) -> tuple[NDArray[np.integer], Floats]:
     """Leaf of each row, shape (n_trees, n_rows), and its offset, shape (n_rows, n_outputs).
 
@@ -56,12 +63,13 @@ def read_rows(
         X: The rows, as `indexable` gives them.
         given_offset: Offset that came with the rows, of the same shape, or None.
         checked: Compare raw scores and leaves with the library's own.
+        progress: Show a bar on many rows.
     """
     ensemble = adapter.ensemble
     n_rows = shape(X)[0]
     leaves = np.empty((ensemble.n_trees, n_rows), dtype=ensemble.leaf_dtype)
     offset = np.zeros((n_rows, ensemble.n_outputs))
-    for block, features in feature_blocks(adapter, prefix, X):
+    for block, features in feature_blocks(adapter, prefix, X, progress):
         leaves[:, block] = adapter.leaves(features)
         offset[block] = adapter.offset(features)
         if checked:
@@ -72,7 +80,9 @@ def read_rows(
     return leaves, offset
 
 
-def feature_blocks(adapter: Adapter, prefix: Any, X: Any) -> Iterator[tuple[slice, Any]]:
+def feature_blocks(
+    adapter: Adapter, prefix: Any, X: Any, progress: bool = False
+) -> Iterator[tuple[slice, Any]]:
     """Checked features, block by block, after the earlier steps of a Pipeline.
 
     The steps see all rows at once, as in the Pipeline: they may depend on the whole table.
@@ -83,7 +93,8 @@ def feature_blocks(adapter: Adapter, prefix: Any, X: Any) -> Iterator[tuple[slic
             f"Expected each row to stay one row in the Pipeline's earlier steps, but {shape(X)[0]} "
             f"became {shape(inner)[0]}. Pass the last step, with its own training rows."
         )
-    for block in in_blocks(inner):
+    listed = list(in_blocks(inner))
+    for block in track(listed, "reading rows", len(listed), progress):
         try:
             features = adapter.features(plain(take(inner, block)))
         except InputError as error:

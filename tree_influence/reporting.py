@@ -26,6 +26,7 @@ from tree_influence.shown_features import shown_features
 Floats = NDArray[np.float64]
 Positions = NDArray[np.int64]
 
+TITLE = "Which training rows made this model say that?"
 REMOVED = (1, 3, 10, 30)  # rows left out at a time
 SELF = "self-influence"
 SUSPECTS = (
@@ -45,7 +46,8 @@ def report(
     max_queries: int = 200,
     max_rows: int = 500,
     refits: int = 20,
-    title: str = "Which training rows made this model say that?",
+    has_truth: bool = True,
+    title: str = TITLE,
     progress: bool = True,
 ) -> TopInfluence:
     """Writes a page that shows queries, the training rows behind them, and suspect rows.
@@ -54,8 +56,8 @@ def report(
     opponents beside it, how influence adds up, and the prediction without the strongest rows; the
     training rows by self-influence and total influence.
 
-    Cost: explaining all queries once, self-influence by `BoostIn`, and 8 refits of all leaf values
-    (`LeafRefit`) for each of `refits` queries, one for each of `refits` rows.
+    Cost: explaining all queries once, self-influence by `BoostIn`, and up to 8 refits of all leaf
+    values (`LeafRefit`) for each of `refits` queries, one for each of `refits` rows.
 
     Args:
         path: The file; one that exists is replaced.
@@ -65,6 +67,7 @@ def report(
         max_queries: Queries to show, those of largest loss; sums are over all.
         max_rows: Training rows to list besides those shown with queries.
         refits: How many queries and rows are worked out by refitting; 0 for none.
+        has_truth: False where y_test holds the model's own predictions.
         title: The page's heading.
         progress: Show a bar on long work.
 
@@ -76,12 +79,32 @@ def report(
         MissingPackageError: jinja2 or plotly is not installed.
         StorageError: The file cannot be written; found out before any work.
     """
+    check_writable(path)
+    page, top = report_page(
+        estimator, *queries, k=k, max_queries=max_queries, max_rows=max_rows, refits=refits,
+        has_truth=has_truth, title=title, progress=progress,
+    )  # fmt: skip
+    write(path, page)
+    return top
+
+
+def report_page(
+    estimator: Any,
+    *queries: Any,
+    k: int = 10,
+    max_queries: int = 200,
+    max_rows: int = 500,
+    refits: int = 20,
+    has_truth: bool = True,
+    title: str = TITLE,
+    progress: bool = True,
+) -> tuple[Page, TopInfluence]:
+    """What `report` writes, and what it returns; arguments as there."""
     for name, value, least in (
         ("k", k, 1), ("max_queries", max_queries, 1), ("max_rows", max_rows, 0),
         ("refits", refits, 0),
     ):  # fmt: skip
         check_whole(name, value, least=least)
-    check_writable(path)
     if not hasattr(estimator, "explain"):
         raise InputError(
             f"Expected an estimator with explain, got {type(estimator).__name__}, which ranks no "
@@ -91,14 +114,11 @@ def report(
     asked = run.queries(*queries)
     if asked.n_queries == 0:
         raise InputError("Expected queries to report on, got none; give at least one row.")
-    shown = _worst(run, asked, max_queries)
     found = gather(
         _blocks(estimator, queries, progress), run.train_index, asked.index, estimator.provenance,
-        shown=shown, k=k,
+        shown=_worst(run, asked, max_queries), k=k,
     )  # fmt: skip
-    page = _Made(run, asked, found, refits, progress).page(title, max_rows)
-    write(path, page)
-    return found.top
+    return _Made(run, asked, found, refits, has_truth, progress).page(title, max_rows), found.top
 
 
 def _blocks(
@@ -127,6 +147,7 @@ class _Made:
         asked: All queries.
         found: Influence on them.
         refits: How many queries and rows are refitted.
+        has_truth: Whether the queries' target is their truth.
         progress: Show a bar.
     """
 
@@ -134,6 +155,7 @@ class _Made:
     asked: TreeQueries
     found: Gathered
     refits: int
+    has_truth: bool
     progress: bool
 
     def page(self, title: str, max_rows: int) -> Page:
@@ -201,7 +223,9 @@ class _Made:
     def _query_facts(self) -> pd.DataFrame:
         run, asked, shown = self.run, self.asked, self.found.shown
         raw = run.adapter.ensemble.raw(asked.leaves[:, shown]) + asked.offset[shown]
-        facts = {"prediction": _column(run.said(raw)), "truth": _column(asked.given.y[shown])}
+        facts = {"prediction": _column(run.said(raw))}
+        if self.has_truth:
+            facts["truth"] = _column(asked.given.y[shown])
         with contextlib.suppress(UnsupportedModelError):  # the loss of a row is not known
             facts["loss"] = run.losses(asked)[shown].tolist()
         return pd.DataFrame(facts)

@@ -158,8 +158,7 @@ class TreeRun:
         if isinstance(self._replay, Replay):
             stated["leaf_error_largest"] = self._replay.error.largest
             stated["leaf_error_median"] = self._replay.error.median
-            because = self._replay.recipe.inexact_because
-            if because:
+            if because := self._replay.recipe.inexact_because:
                 stated["leaves_inexact_because"] = ", ".join(because)
         return stated
 
@@ -244,6 +243,7 @@ def trace(
     params: Mapping[str, Any] | None = None,
     *,
     allow_inexact: bool = False,
+    progress: bool = False,
 ) -> TreeRun:
     """Ties a fitted model to its training rows, and checks both.
 
@@ -263,6 +263,7 @@ def trace(
             learning_rate, missing).
         allow_inexact: Accept a model whose leaves do not recompute; the error is stated in every
             result.
+        progress: Show a bar while many rows are read.
 
     Raises:
         TrainingDataError: The leaf values do not recompute: by more than a hundredth of the leaf
@@ -283,11 +284,17 @@ def trace(
         raise InputError("The model has no trees, so no training row can have influenced it.")
     rows = unpack(adapter, X_train, y_train, sample_weight, "training")
     index = row_labels(X_train, y_train, n=len(rows.y))
-    return tie(adapter, prefix, rows, index, allow_inexact=allow_inexact)
+    return tie(adapter, prefix, rows, index, allow_inexact=allow_inexact, progress=progress)
 
 
 def tie(
-    adapter: Adapter, prefix: Any, rows: GivenRows, index: pd.Index, *, allow_inexact: bool
+    adapter: Adapter,
+    prefix: Any,
+    rows: GivenRows,
+    index: pd.Index,
+    *,
+    allow_inexact: bool,
+    progress: bool = False,
 ) -> TreeRun:
     """Ties a model to training rows that have been unpacked; errors as of `trace`.
 
@@ -297,6 +304,7 @@ def tie(
         rows: The training rows.
         index: Their labels, shape (n_train,).
         allow_inexact: Accept a model whose leaves do not recompute.
+        progress: Show a bar while many rows are read.
     """
     classes = adapter.classes
     if classes is not None and not adapter.knows_labels:
@@ -304,7 +312,9 @@ def tie(
     target = encode_target(rows.y, classes, "training", adapter.n_targets)
     weights = rows.sample_weight
     weights = None if weights is None else check_weight(weights, len(target))
-    leaves, offset = read_rows(adapter, prefix, rows.X, rows.offset, checked=True)
+    leaves, offset = read_rows(
+        adapter, prefix, rows.X, rows.offset, checked=True, progress=progress
+    )
     weight = adapter.row_weights(target, weights)
     replay = _replay_or_reason(adapter, leaves, target, weight, rows.offset, offset)
     if isinstance(replay, Replay) and not allow_inexact:

@@ -72,7 +72,7 @@ class SubSample(OfTrees, Attributor[TreeRun, TreeQueries]):
         share = np.where(member, -1.0 / member.sum(axis=0).clip(1), 0.0)
         out = ~member & counted
         self._share = np.where(out, 1.0 / out.sum(axis=0).clip(1), share)
-        self.member_, self.models_ = member, _trained(run, member)
+        self.member_, self.models_ = member, _trained(run, member, self._progress)
 
     def standard_error(self, *queries: Any, progress: bool = True) -> Floats:
         """Standard error of each value, shape (n_train, n_queries); 0 for rows of weight 0.
@@ -138,7 +138,7 @@ def draw_subsets(run: TreeRun, n_models: int, keep: float, seed: int) -> NDArray
     return member
 
 
-def _trained(run: TreeRun, member: NDArray[np.bool_]) -> list[Retrained]:
+def _trained(run: TreeRun, member: NDArray[np.bool_], progress: bool) -> list[Retrained]:
     """One model for each subset. They hold no rows, so that many fit into memory."""
     from joblib import Parallel, delayed
 
@@ -148,7 +148,7 @@ def _trained(run: TreeRun, member: NDArray[np.bool_]) -> list[Retrained]:
     return [
         Retrained(run, adapter, prefix, np.flatnonzero(one), none)
         for one, (adapter, prefix) in zip(
-            member, track(made, "SubSample", len(member)), strict=True
+            member, track(made, "SubSample", len(member), progress), strict=True
         )
     ]
 

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from influence.cli import Command, shared_options
+from influence.cli import Command, Found, add_commands, shared_options
 from influence.errors import MissingPackageError
 
 
@@ -17,25 +17,21 @@ class Group:
         commands: The commands by name.
         extra: The extra of this toolkit that brings what the commands import.
         packages: The packages it brings.
+        example: The calls that one begins with.
     """
 
     help: str
     commands: Mapping[str, Command]
     extra: str = ""
     packages: Sequence[str] = ()
+    example: str = ""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        listed = parser.add_subparsers(
-            title="commands", dest="inner_command", metavar="COMMAND", required=True
-        )
         shared = shared_options(argparse.SUPPRESS)  # what was given before the name stands
-        for name, command in self.commands.items():
-            own = listed.add_parser(
-                name, help=command.help, description=command.help, parents=[shared]
-            )
-            command.add_arguments(own)
+        add_commands(parser, self.commands, "inner_command", shared, required=True)
+        parser.epilog = f"`{parser.prog} COMMAND --help` explains one command."
 
-    def run(self, args: argparse.Namespace) -> int:
+    def run(self, args: argparse.Namespace) -> Found | None:
         try:
             return self.commands[args.inner_command].run(args)
         except ModuleNotFoundError as error:
@@ -46,3 +42,6 @@ class Group:
                 f"This command needs {package}, which is not installed: "
                 f"pip install 'influence-toolkit[{self.extra}]'."
             ) from error
+
+    def kept(self, args: argparse.Namespace) -> str:
+        return self.commands[args.inner_command].kept(args)

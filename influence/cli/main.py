@@ -1,16 +1,16 @@
 """The console script `influence`: finds the commands, reads the arguments, reports errors.
 
-Exit codes: the command's own, 2 for wrong arguments and for every `InfluenceError`, 130 when
-interrupted.
+Exit codes: 0; 2 for wrong arguments and for every `InfluenceError`; 1 for any other error; 130
+when interrupted, 143 when terminated.
 """
 
 import argparse
+import contextlib
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import entry_points
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from influence import __version__
-from influence.cli import Command, shared_options
+from influence.cli import Command, add_commands, shared_options
 from influence.errors import InfluenceError
 
 GROUP = "influence.commands"
@@ -24,8 +24,8 @@ def main(argv: Sequence[str] | None = None, commands: Mapping[str, Command] | No
         commands: Commands by name; the installed ones by default.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    known = _installed() if commands is None else commands
-    parser = _parser(known)
+    known = installed() if commands is None else commands
+    parser = parser_of(known)
     _check_name(parser, arguments, known)
     args = parser.parse_args(arguments)
     if args.command is None:
@@ -34,23 +34,24 @@ def main(argv: Sequence[str] | None = None, commands: Mapping[str, Command] | No
     return _run(known[args.command], args)
 
 
-def _installed() -> dict[str, Command]:
+def installed() -> dict[str, Command]:
+    """The commands of all installed packages, by name."""
+    from importlib.metadata import entry_points
+
     found = sorted(entry_points(group=GROUP), key=lambda point: point.name)
     return {point.name: point.load() for point in found}
 
 
-def _parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
+def parser_of(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
+    """The parser of all arguments of some commands."""
     parser = argparse.ArgumentParser(
         prog="influence",
         description="Which training examples made this model say that?",
-        epilog="`influence COMMAND --help` explains one command.",
+        epilog="`influence COMMAND --help` explains one command. Begin with `influence quickstart` "
+        "(trees), `influence llm quickstart` or `influence order quickstart`.",
     )
     parser.add_argument("--version", action="version", version=f"influence {__version__}")
-    shared = shared_options(default=False)
-    listed = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")
-    for name, command in commands.items():
-        own = listed.add_parser(name, help=command.help, description=command.help, parents=[shared])
-        command.add_arguments(own)
+    add_commands(parser, commands, "command", shared_options(default=False), required=False)
     return parser
 
 
@@ -68,22 +69,60 @@ def _check_name(
     parser.error(f"unknown command {name!r}; {hint}")
 
 
+class _Terminated(KeyboardInterrupt):
+    """The process was asked to end."""
+
+
 def _run(command: Command, args: argparse.Namespace) -> int:
     try:
-        code = command.run(args)
-        sys.stdout.flush()
-        return code
-    except InfluenceError as error:
-        if args.debug:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        with _terminable():
+            _answer(command, args)
+        return 0
     except BrokenPipeError:  # the reader, say `head`, has seen enough
         sys.stdout = None
         return 0
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as error:
+        print(f"interrupted; {command.kept(args)}", file=sys.stderr)
+        return 143 if isinstance(error, _Terminated) else 130
+    except Exception as error:
+        if args.debug:
+            raise
+        from influence.cli.told import told
+
+        print(f"error: {told(error)}", file=sys.stderr)
+        return 2 if isinstance(error, InfluenceError) else 1
+
+
+def _answer(command: Command, args: argparse.Namespace) -> None:
+    out = sys.stdout
+    aside = contextlib.redirect_stdout(sys.stderr) if args.json else contextlib.nullcontext()
+    with aside:  # libraries print, too
+        found = command.run(args)
+        if found is not None:
+            from influence.cli.document import show
+
+            show(found, args, out)
+    out.flush()
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends what is done inside as Ctrl-C does."""
+    import signal
+    import threading
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,11 @@ Nothing heavy is imported here at the top: `influence --help` loads this file.
 
 import argparse
 import contextlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from influence.cli import Found
 from influence.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,63 +25,78 @@ class FindCurriculum:
     """`influence order curriculum`: the best order for some queries, really tried."""
 
     help = "find the order of batches that is best for some queries, and really train in it"
+    example = "influence order curriculum --run run --queries asked.jsonl"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        _shared(parser)
+        _asked_of(parser)
         _asking(parser)
+        _shared(parser)
         _number(parser, "random orders that are trained beside it")
         parser.add_argument("--anyway", action="store_true", help="search although the predictions "
             "agree with real training too little")  # fmt: skip
 
-    def run(self, args: argparse.Namespace) -> int:
+    def run(self, args: argparse.Namespace) -> Found:
         given, folder = _opened(args)
 
         from llm_influence.order.curriculum import curriculum
+        from llm_influence.order.documents import of_curriculum
 
         found = curriculum(
             given.run, _queries(given, args), args.method, n_random=args.n, seed=args.seed,
             anyway=args.anyway, cache=Path(args.run) / CACHE, progress=not args.quiet,
         )  # fmt: skip
-        _keep(folder / "curriculum", found, [found.plot, found.random.plot], found.to_frame())
-        return 0
+        plots, told = [found.plot, found.random.plot], of_curriculum(given.run, found)
+        return _found(folder / "curriculum", found, told, plots, found.to_frame())
+
+    def kept(self, args: argparse.Namespace) -> str:
+        return _kept(args)
 
 
 class Compare:
     """`influence order compare`: predictions beside real training."""
 
     help = "set predicted effects of random orders against those of really training in them"
+    example = "influence order compare --run run --queries asked.jsonl --method galerkin"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        _shared(parser)
+        _asked_of(parser)
         _asking(parser)
+        _shared(parser)
         _number(parser, "random orders that are trained")
 
-    def run(self, args: argparse.Namespace) -> int:
+    def run(self, args: argparse.Namespace) -> Found:
         given, folder = _opened(args)
 
         from llm_influence.order.comparison import compare_orders
+        from llm_influence.order.documents import of_comparison
 
         found = compare_orders(
             given.run, _queries(given, args), args.method, n=args.n, seed=args.seed,
             cache=Path(args.run) / CACHE, progress=not args.quiet,
         )  # fmt: skip
-        _keep(folder / "comparison", found, [found.plot])
-        return 0
+        told = of_comparison(given.run, found)
+        return _found(folder / "comparison", found, told, [found.plot])
+
+    def kept(self, args: argparse.Namespace) -> str:
+        return _kept(args)
 
 
 class Memorise:
     """`influence order memorisation`: what is known at the end, by its place in training."""
 
     help = "map how well each batch is known after training, by its place"
+    example = "influence order memorisation --run run --queries asked.jsonl"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        _shared(parser)
+        _asked_of(parser)
         parser.add_argument("--queries", metavar="FILE", help="held-out examples: a map of how "
             "their mean loss depends on the place of each batch")  # fmt: skip
+        _shared(parser)
 
-    def run(self, args: argparse.Namespace) -> int:
+    def run(self, args: argparse.Namespace) -> Found:
         given, folder = _opened(args)
 
+        from llm_influence.order.documents import of_memorisation
         from llm_influence.order.memorisation import memorisation
 
         held_out = None
@@ -90,15 +107,34 @@ class Memorise:
             given.run, args.method, held_out=held_out, seed=args.seed, progress=not args.quiet
         )
         more = [] if held_out is None else [found.plot_generalisation]
-        _keep(folder / "memorisation", found, [found.plot, found.plot_forgetting, *more])
-        return 0
+        plots, told = [found.plot, found.plot_forgetting, *more], of_memorisation(given.run, found)
+        return _found(folder / "memorisation", found, told, plots)
+
+    def kept(self, args: argparse.Namespace) -> str:
+        return "no result was written; the same command begins anew"
+
+
+def _kept(args: argparse.Namespace) -> str:
+    folder = Path(args.run) / CACHE
+    return f"finished retrainings are kept in {folder}; the same command goes on from there"
+
+
+def _asked_of(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--run", required=True, metavar="DIR", help="what `influence order record` "
+                        "made")  # fmt: skip
 
 
 def _shared(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--run", required=True, metavar="DIR", help="what `influence order record` made")
-    add("--method", choices=METHODS, default=METHODS[0], help="default: %(default)s")
-    add("--seed", type=int, default=0, help="of orders and method (default: %(default)s)")
+    add("--method", choices=METHODS, default=METHODS[0], help="what predicts (default: "
+        "%(default)s)")  # fmt: skip
+    add(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="of orders and method (default: %(default)s)",
+    )
     add("--out", metavar="DIR", help="where results go (default: the folder of the run)")
 
 
@@ -147,22 +183,28 @@ def _queries(given: "RecordedFile", args: argparse.Namespace) -> list[Any]:
     return [examples.batch([i]) for i in rows] if args.each else [examples.batch(rows)]
 
 
-def _keep(path: Path, found: Any, plots: list[Any], table: "pd.DataFrame | None" = None) -> None:
-    """Says what was found; writes it, its table and, with matplotlib, its pictures; says where."""
-    from influence.errors import MissingPackageError, StorageError
+def _found(
+    path: Path,
+    found: Any,
+    document: Mapping[str, Any],
+    plots: list[Any],
+    table: "pd.DataFrame | None" = None,
+) -> Found:
+    """What was found; to be written: the result, its table and, with matplotlib, its pictures."""
+    from influence.errors import MissingPackageError
     from influence.plotting import draw
+    from influence.tables import together
 
-    print(found.summary())
-    result, listed, picture = (path.with_suffix(end) for end in (".npz", ".csv", ".png"))
-    found.save(result)
-    written = [result]
-    if table is not None:
-        try:
-            table.to_csv(listed, index_label="order")
-        except OSError as error:
-            raise StorageError(f"Could not write {listed}: {error}.") from error
-        written.append(listed)
-    with contextlib.suppress(MissingPackageError):  # pictures are an extra
-        draw(picture, plots)
-        written.append(picture)
-    print(f"written: {', '.join(map(str, written))}")
+    def write() -> list[Path]:
+        names = [f"{path.name}.npz"]
+        with together(path.parent) as part:
+            found.save(part / names[0])
+            if table is not None:
+                names.append(f"{path.name}.csv")
+                table.to_csv(part / names[-1], index_label="order")
+            with contextlib.suppress(MissingPackageError):  # pictures are an extra
+                draw(part / f"{path.name}.png", plots)
+                names.append(f"{path.name}.png")
+        return [path.parent / name for name in names]
+
+    return Found(found.summary(), document, write)

@@ -5,6 +5,7 @@ Nothing heavy is imported here at the top: `influence --help` loads this file.
 
 import argparse
 
+from influence.cli import Found
 from influence.cli.group import Group
 from llm_influence.order.ask_commands import Compare, FindCurriculum, Memorise
 from llm_influence.order.record_commands import Record
@@ -14,17 +15,21 @@ class Quickstart:
     """`influence order quickstart`: all of it on a tiny model."""
 
     help = "train a tiny GPT, predict other orders of its training, find a better one, try it"
+    example = "influence order quickstart --out pictures"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+        parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the sentences, "
+            "the weights and the orders (default: %(default)s)")  # fmt: skip
         parser.add_argument("--out", default="order-quickstart", metavar="DIR",
                             help="where pictures go (default: %(default)s)")  # fmt: skip
 
-    def run(self, args: argparse.Namespace) -> int:
+    def run(self, args: argparse.Namespace) -> Found:
         from llm_influence.order.quickstart import quickstart
 
-        print(quickstart(args.out, args.seed, progress=not args.quiet))
-        return 0
+        return quickstart(args.out, args.seed, progress=not args.quiet)
+
+    def kept(self, args: argparse.Namespace) -> str:
+        return "nothing was to be kept; the same command begins anew"
 
 
 order = Group(

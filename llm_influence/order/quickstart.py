@@ -15,10 +15,12 @@ import torch
 from torch import nn
 
 from influence.checks import check_whole
+from influence.cli import Found
 from influence.errors import MissingPackageError
 from influence.tables import make_folder
 from llm_influence.encoding import encode
 from llm_influence.order.curriculum import Curriculum, curriculum
+from llm_influence.order.documents import of_curriculum, of_memorisation
 from llm_influence.order.mean_field import MeanField
 from llm_influence.order.memorisation import Memorisation, memorisation
 from llm_influence.order.recorder import record
@@ -75,16 +77,13 @@ class Villages:
     queries: list[Any]
 
 
-def quickstart(folder: str, seed: int = 0, progress: bool = True) -> str:
+def quickstart(folder: str, seed: int = 0, progress: bool = True) -> Found:
     """Trains, predicts, searches, verifies and draws.
 
     Args:
         folder: Where pictures go.
         seed: Of the sentences, the weights and the orders.
         progress: Show bars.
-
-    Returns:
-        The report, as text.
 
     Raises:
         MissingPackageError: The generator of sentences, which comes with the repository, is not
@@ -97,8 +96,15 @@ def quickstart(folder: str, seed: int = 0, progress: bool = True) -> str:
     exact = MeanField(knots=None, curvature=None)  # its dearest settings: seconds here
     found = curriculum(made.run, made.queries, exact, seed=seed, anyway=True, progress=progress)
     known = memorisation(made.run, seed=seed, progress=progress)
-    pictures = _draw(Path(folder), found, known)
-    return _report(made, found, known, pictures, time.perf_counter() - began)
+    drawn = _draw(Path(folder), found, known)
+    document = {
+        "curriculum": of_curriculum(made.run, found),
+        "memorisation": of_memorisation(made.run, known),
+        "written": drawn if isinstance(drawn, list) else [],
+    }
+    pictures = ", ".join(map(str, drawn)) if isinstance(drawn, list) else f"none. {drawn}"
+    text = _report(made, found, known, pictures, time.perf_counter() - began)
+    return Found(text, document)
 
 
 def recorded_villages(seed: int) -> Villages:
@@ -139,8 +145,8 @@ def _untrained(n_words: int, seed: int) -> nn.Module:
         )  # fmt: skip
 
 
-def _draw(folder: Path, found: Curriculum, known: Memorisation) -> str:
-    """The pictures' files."""
+def _draw(folder: Path, found: Curriculum, known: Memorisation) -> list[Path] | MissingPackageError:
+    """The pictures' files, or why there are none."""
     from influence.plotting import draw
 
     paths = [folder / "orders.png", folder / "memorisation.png"]
@@ -148,8 +154,8 @@ def _draw(folder: Path, found: Curriculum, known: Memorisation) -> str:
         draw(paths[0], [found.random.plot, found.plot])
         draw(paths[1], [known.plot, known.plot_forgetting])
     except MissingPackageError as error:
-        return f"none. {error}"
-    return ", ".join(map(str, paths))
+        return error
+    return paths
 
 
 def _report(

@@ -12,6 +12,7 @@ import torch
 from influence.checks import check_positive, check_whole
 from influence.errors import InputError, StorageError
 from influence.progress import track
+from influence.tables import together
 from llm_influence.command_input import examples_of, max_length_of
 from llm_influence.examples import Examples
 from llm_influence.model_folder import load_model
@@ -98,19 +99,17 @@ class RecordedFile:
         return examples_of(read_records(path), self.run.model, self.tokenizer, self.max_length)
 
     def save(self, folder: Path, plan: Plan) -> None:
-        """Writes all to a folder.
+        """Writes all to an empty folder: none of it is there before all is complete.
 
         Raises:
             StorageError: It cannot be written.
         """
-        self.run.save(folder / RUN)
         about = {"plan": asdict(plan), "max_length": self.max_length, "losses": self.losses}
-        try:
+        with together(folder) as part:
+            self.run.save(part / RUN)
             if self.tokenizer is not None:
-                self.tokenizer.save_pretrained(folder / TOKENIZER)
-            (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise StorageError(f"Could not write {folder}: {error}.") from error
+                self.tokenizer.save_pretrained(part / TOKENIZER)
+            (part / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> "RecordedFile":
@@ -140,12 +139,12 @@ def train_file(
         data: File of records.
         max_length: Tokens after which texts are cut; None for what model and tokenizer can take.
         plan: How to train.
-        progress: Show a bar.
+        progress: Show bars.
     """
     records = read_records(data)
     model, tokenizer = load_model(model_folder)
     longest = max_length_of(max_length, data, records, model, tokenizer)
-    examples = examples_of(records, model, tokenizer, longest)
+    examples = examples_of(records, model, tokenizer, longest, progress)
     batches = plan.batches(examples.n_queries)
     model.eval()
     optimizer = torch.optim.AdamW(

@@ -246,7 +246,7 @@ def test_the_strongest_can_be_ranked_again(folder, monkeypatch, capsys):
     assert build() == 0
     seen: list[Any] = []
 
-    def reranked(estimator: Any, top: Any, queries: Any, k: int) -> Any:
+    def reranked(estimator: Any, top: Any, queries: Any, k: int, *, progress: bool) -> Any:
         seen.append((top.highest.shape, queries.n_queries, k))
         return estimator.explain_top(queries, k=k)
 

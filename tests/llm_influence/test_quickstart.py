@@ -16,7 +16,9 @@ def quick(monkeypatch):
     """A model of a few steps: it learns nothing, and all is shown."""
     train = quickstart.train
     monkeypatch.setattr(
-        quickstart, "train", lambda *data, seed: train(*data, seed=seed, width=16, n_steps=8)
+        quickstart,
+        "train",
+        lambda *texts, seed, progress: train(*texts, seed=seed, width=16, n_steps=8),
     )
 
 
