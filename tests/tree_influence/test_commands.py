@@ -9,6 +9,7 @@ import pytest
 
 from influence import TopInfluence
 from influence.cli.main import main
+from tests.influence.report.pages import content
 from tests.tree_influence import models
 from tree_influence import LeafInfluence, trace
 
@@ -76,6 +77,25 @@ def test_explain_is_the_api(folder, tmp_path):
     expected = pd.concat([top.proponents(), top.opponents()])
     np.testing.assert_allclose(frame["influence"], expected["influence"], rtol=1e-12)
     assert frame["train"].tolist() == [f"row{i}" for i in expected["train"]]
+
+
+def test_a_page_is_written_beside_the_result(folder, tmp_path, capsys):
+    page, out = tmp_path / "page.html", tmp_path / "out"
+    assert explain(folder, "--report", str(page), "--refits", "1", "--out", str(out)) == 0
+    written = page.read_text(encoding="utf-8")
+    assert "row100" in written and "self-influence" in written
+    assert capsys.readouterr().out.rstrip().endswith(str(page))
+    assert explain(folder, "--report", str(page), "--queries", "no.csv") == 2
+    assert page.read_text(encoding="utf-8") == written
+    assert explain(folder, "--report", str(tmp_path / "none" / "page.html")) == 2
+    assert "can be written" in capsys.readouterr().err
+
+
+def test_a_page_without_truth_shows_none(folder, tmp_path):
+    page = tmp_path / "page.html"
+    assert explain(folder, "--report", str(page), "--refits", "0", queries="unlabelled.csv") == 0
+    held = content(page.read_text(encoding="utf-8"))
+    assert held["queries"]["facts"]["names"] == ["prediction", "loss"]
 
 
 def test_parquet_and_another_method(folder, capsys):

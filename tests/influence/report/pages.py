@@ -1,5 +1,7 @@
 """Pages made of plain arrays, for tests that look at them."""
 
+import json
+import re
 from typing import Any
 
 import numpy as np
@@ -80,3 +82,11 @@ def _answer(i: int, n_train: int) -> Answer:
     return Answer(
         helpful, harmful, np.array([1.0, 1.5, 2.0]), np.array([-0.5, -0.7, -1.0]), left_out
     )
+
+
+def content(html: str) -> dict[str, Any]:
+    """What the page of a file holds."""
+    (held,) = re.findall(
+        r'<script type="application/json" id="content">(.*?)</script>', html, re.DOTALL
+    )
+    return json.loads(held)

@@ -1,7 +1,6 @@
 """The file of a page: what it holds, what it refuses, and that nothing in it can run."""
 
 import json
-import re
 import sys
 
 import numpy as np
@@ -11,14 +10,7 @@ import pytest
 from influence.errors import InputError, MissingPackageError, StorageError
 from influence.report import Figure, Page, Rows, write
 from influence.report.page import as_json, check_writable, plain, render
-from tests.influence.report.pages import MARKUP, figure_page, table_page
-
-
-def content(html: str) -> dict:
-    (held,) = re.findall(
-        r'<script type="application/json" id="content">(.*?)</script>', html, re.DOTALL
-    )
-    return json.loads(held)
+from tests.influence.report.pages import MARKUP, content, figure_page, table_page
 
 
 def test_a_page_holds_what_it_was_given(tmp_path):
