@@ -32,7 +32,7 @@ def test_readme_blocks_run(tmp_path, monkeypatch):
     parts = train_test_split(X, y, test_size=20, random_state=0)
     scope: dict[str, Any] = dict(zip(names, parts, strict=True))
     trees, _ = README.read_text().split("## Language models\n")
-    for block in python_blocks(trees, 5):
+    for block in python_blocks(trees, 6):
         exec(block, scope)
     assert isinstance(scope["explained"].opponents(k=5), pd.DataFrame)
     assert scope["suspicion"].shape == (280,)
