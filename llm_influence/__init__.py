@@ -52,6 +52,7 @@ __all__ = [
     "encode",
     "measured_memorisation",
     "memorisation",
+    "order_report",
     "record",
     "reranked",
     "retrainer",
@@ -82,6 +83,7 @@ if TYPE_CHECKING:
     from llm_influence.order.pair import Pair
     from llm_influence.order.recorder import record
     from llm_influence.order.replay import Replay
+    from llm_influence.order.reporting import order_report
     from llm_influence.order.run import OptimizerRun
     from llm_influence.order.sample_order import SampleOrder
     from llm_influence.order.taylor import Taylor
@@ -118,6 +120,7 @@ else:
             ],
             "llm_influence.order.pair": ["Pair"],
             "llm_influence.order.replay": ["Replay"],
+            "llm_influence.order.reporting": ["order_report"],
             "llm_influence.order.run": ["OptimizerRun"],
             "llm_influence.order.sample_order": ["SampleOrder"],
             "llm_influence.order.taylor": ["Taylor"],

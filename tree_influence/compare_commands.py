@@ -60,18 +60,22 @@ class Compare:
             help="of all that is drawn (default: %(default)s)",
         )
         add("--out", metavar="DIR", help="write CSV, JSON and, with matplotlib, a figure here")
+        add("--report", metavar="FILE", help="write a page to look at, report.html say")
 
     def run(self, args: argparse.Namespace) -> Found:
         from joblib import parallel_config
 
         from influence import Campaign
         from influence.comparison import compare_methods
+        from influence.report.page import check_writable
         from influence.tables import labelled, make_folder
 
         options = _options(args)
         methods = chosen_methods(args.methods)
         if args.out is not None:
             make_folder(args.out)
+        if args.report is not None:
+            check_writable(args.report)
         asked = _drawn(read_input(args), args.n_queries, args.seed)
         with parallel_config(n_jobs=args.jobs):
             plan = _Plan.of(asked, methods, options, args.jobs)
@@ -91,7 +95,7 @@ class Compare:
                 "results": found.to_frame(),
                 "removal": found.removal_frame(),
             },
-            lambda: [] if args.out is None else _write(Path(args.out), found, stated, args),
+            lambda: _written(found, stated, args),
         )
 
     def kept(self, args: argparse.Namespace) -> str:
@@ -244,6 +248,25 @@ def _explained(method: Method, given: Given, args: argparse.Namespace) -> Callab
         with contextlib.suppress(InfluenceError):  # told in the table
             fitted().predict(Without([0]), given.X, given.y)
     return lambda: fitted().explain(given.X, given.y, progress=not args.quiet)
+
+
+def _written(found: Any, stated: Mapping[str, Any], args: argparse.Namespace) -> list[Path]:
+    """Writes the folder and the page, those that are asked for."""
+    files = [] if args.out is None else _write(Path(args.out), found, stated, args)
+    if args.report is None:
+        return files
+
+    from influence.report import write
+    from influence.report.comparison import comparison_page
+
+    about = {
+        "unit": stated["unit"],
+        "seconds of a training": stated["seconds_per_training"],
+        **{name.replace("_", " "): value for name, value in stated["run"].items()},
+        "fingerprint": stated["fingerprint"],
+    }
+    page = comparison_page(found, about, _failures(found))
+    return [*files, write(args.report, page)]
 
 
 def _write(

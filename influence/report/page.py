@@ -128,14 +128,18 @@ class Figure:
     Attributes:
         title: What it shows.
         told: How to read it.
-        spec: A Plotly figure as JSON: {"data": [...], "layout": {...}}.
+        spec: A Plotly figure as JSON, {"data": [...], "layout": {...}}; its parts are made by
+            `influence.report.specs`.
         table: The same as numbers, for who cannot see it and for export.
+        choices: What a reader may choose to see, by name, the first being `spec` as it is: for
+            each trace, what takes the place of its entries.
     """
 
     title: str
     told: str
     spec: Mapping[str, Any]
     table: pd.DataFrame
+    choices: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
 
     def payload(self) -> Plain:
         return {
@@ -143,6 +147,7 @@ class Figure:
             "told": self.told,
             "spec": jsonable(self.spec),
             "table": _frame(self.table.reset_index()),
+            "choices": [[name, jsonable(traces)] for name, traces in self.choices.items()],
         }
 
 

@@ -5,7 +5,7 @@ Nothing heavy is imported here at the top: `influence --help` loads this file.
 
 import argparse
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +46,8 @@ class FindCurriculum:
             anyway=args.anyway, cache=Path(args.run) / CACHE, progress=not args.quiet,
         )  # fmt: skip
         plots, told = [found.plot, found.random.plot], of_curriculum(given.run, found)
-        return _found(folder / "curriculum", found, told, plots, found.to_frame())
+        page = _page(args, given, found)
+        return _found(folder / "curriculum", found, told, plots, page, found.to_frame())
 
     def kept(self, args: argparse.Namespace) -> str:
         return _kept(args)
@@ -75,7 +76,7 @@ class Compare:
             cache=Path(args.run) / CACHE, progress=not args.quiet,
         )  # fmt: skip
         told = of_comparison(given.run, found)
-        return _found(folder / "comparison", found, told, [found.plot])
+        return _found(folder / "comparison", found, told, [found.plot], _page(args, given, found))
 
     def kept(self, args: argparse.Namespace) -> str:
         return _kept(args)
@@ -108,7 +109,7 @@ class Memorise:
         )
         more = [] if held_out is None else [found.plot_generalisation]
         plots, told = [found.plot, found.plot_forgetting, *more], of_memorisation(given.run, found)
-        return _found(folder / "memorisation", found, told, plots)
+        return _found(folder / "memorisation", found, told, plots, _page(args, given, found))
 
     def kept(self, args: argparse.Namespace) -> str:
         return "no result was written; the same command begins anew"
@@ -136,6 +137,7 @@ def _shared(parser: argparse.ArgumentParser) -> None:
         help="of orders and method (default: %(default)s)",
     )
     add("--out", metavar="DIR", help="where results go (default: the folder of the run)")
+    add("--report", metavar="FILE", help="write a page to look at, report.html say")
 
 
 def _asking(parser: argparse.ArgumentParser) -> None:
@@ -158,11 +160,14 @@ def _opened(args: argparse.Namespace) -> "tuple[RecordedFile, Path]":
             "influence order record --model DIR --data train.jsonl --run DIR."
         )
 
+    from influence.report.page import check_writable
     from influence.tables import make_folder
     from llm_influence.order.train_file import RecordedFile
 
     out = args.run if args.out is None else args.out
     make_folder(out)
+    if args.report is not None:
+        check_writable(args.report)
     return RecordedFile.load(Path(args.run)), Path(out)
 
 
@@ -183,14 +188,29 @@ def _queries(given: "RecordedFile", args: argparse.Namespace) -> list[Any]:
     return [examples.batch([i]) for i in rows] if args.each else [examples.batch(rows)]
 
 
+def _page(args: argparse.Namespace, given: "RecordedFile", found: Any) -> Callable[[], list[Path]]:
+    """Writes the page, where one is asked for."""
+
+    def write() -> list[Path]:
+        if args.report is None:
+            return []
+
+        from llm_influence.order.reporting import order_report
+
+        return [order_report(args.report, found, run=given.run)]
+
+    return write
+
+
 def _found(
     path: Path,
     found: Any,
     document: Mapping[str, Any],
     plots: list[Any],
+    page: Callable[[], list[Path]],
     table: "pd.DataFrame | None" = None,
 ) -> Found:
-    """What was found; to be written: the result, its table and, with matplotlib, its pictures."""
+    """What was found; to be written: the result, its table, with matplotlib pictures, its page."""
     from influence.errors import MissingPackageError
     from influence.plotting import draw
     from influence.tables import together
@@ -205,6 +225,6 @@ def _found(
             with contextlib.suppress(MissingPackageError):  # pictures are an extra
                 draw(part / f"{path.name}.png", plots)
                 names.append(f"{path.name}.png")
-        return [path.parent / name for name in names]
+        return [*(path.parent / name for name in names), *page()]
 
     return Found(found.summary(), document, write)

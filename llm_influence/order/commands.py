@@ -22,11 +22,12 @@ class Quickstart:
             "the weights and the orders (default: %(default)s)")  # fmt: skip
         parser.add_argument("--out", default="order-quickstart", metavar="DIR",
                             help="where pictures go (default: %(default)s)")  # fmt: skip
+        parser.add_argument("--report", metavar="FILE", help="write a page to look at")
 
     def run(self, args: argparse.Namespace) -> Found:
         from llm_influence.order.quickstart import quickstart
 
-        return quickstart(args.out, args.seed, progress=not args.quiet)
+        return quickstart(args.out, args.seed, args.report, progress=not args.quiet)
 
     def kept(self, args: argparse.Namespace) -> str:
         return "nothing was to be kept; the same command begins anew"

@@ -17,6 +17,7 @@ from torch import nn
 from influence.checks import check_whole
 from influence.cli import Found
 from influence.errors import MissingPackageError
+from influence.report.page import check_writable
 from influence.tables import make_folder
 from llm_influence.encoding import encode
 from llm_influence.order.curriculum import Curriculum, curriculum
@@ -24,6 +25,7 @@ from llm_influence.order.documents import of_curriculum, of_memorisation
 from llm_influence.order.mean_field import MeanField
 from llm_influence.order.memorisation import Memorisation, memorisation
 from llm_influence.order.recorder import record
+from llm_influence.order.reporting import order_report
 from llm_influence.order.run import OptimizerRun
 from llm_influence.order.train_file import Plan
 from llm_influence.quickstart import generator
@@ -77,12 +79,15 @@ class Villages:
     queries: list[Any]
 
 
-def quickstart(folder: str, seed: int = 0, progress: bool = True) -> Found:
+def quickstart(
+    folder: str, seed: int = 0, report: str | None = None, progress: bool = True
+) -> Found:
     """Trains, predicts, searches, verifies and draws.
 
     Args:
         folder: Where pictures go.
         seed: Of the sentences, the weights and the orders.
+        report: File of a page of all figures; None for none.
         progress: Show bars.
 
     Raises:
@@ -91,6 +96,8 @@ def quickstart(folder: str, seed: int = 0, progress: bool = True) -> Found:
     """
     check_whole("seed", seed)
     make_folder(folder)
+    if report is not None:
+        check_writable(report)
     began = time.perf_counter()
     made = recorded_villages(seed)
     exact = MeanField(knots=None, curvature=None)  # its dearest settings: seconds here
@@ -104,7 +111,9 @@ def quickstart(folder: str, seed: int = 0, progress: bool = True) -> Found:
     }
     pictures = ", ".join(map(str, drawn)) if isinstance(drawn, list) else f"none. {drawn}"
     text = _report(made, found, known, pictures, time.perf_counter() - began)
-    return Found(text, document)
+    if report is None:
+        return Found(text, document)
+    return Found(text, document, lambda: [order_report(report, found, known, run=made.run)])
 
 
 def recorded_villages(seed: int) -> Villages:

@@ -1,6 +1,7 @@
 """`influence compare`, as a person calls it, on small tables."""
 
 import json
+import re
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,20 @@ def test_the_table_the_files_and_the_plan(folder, tmp_path, capsys):
     assert told["methods"]["boostin"]["method"] == "BoostIn"
     assert told["results"][0]["lds"] == pytest.approx(frame["lds"][0])
     assert len(pd.read_csv(tmp_path / "removal.csv")) == 3
+
+
+def test_the_page_holds_the_table(folder, tmp_path, capsys):
+    options = ["--methods", "boostin", "--loo", "0", "--quiet", "--out", str(tmp_path)]
+    assert call(folder, *options, "--report", str(tmp_path / "none" / "page.html")) == 2
+    assert "page.html cannot" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir()), "said before any work"
+    path = tmp_path / "page.html"
+    assert call(folder, *options, "--report", str(path)) == 0
+    assert capsys.readouterr().out.strip().endswith(str(path))
+    page = path.read_text(encoding="utf-8")
+    lds = pd.read_csv(tmp_path / "comparison.csv")["lds"][0]
+    (figure,) = re.findall(r'"title":"LDS".*?"rows":(\[\[.*?\]\])', page)
+    assert json.loads(figure)[0][:2] == ["boostin", pytest.approx(lds)]
 
 
 def test_the_lds_is_that_of_the_functions(folder, tmp_path):

@@ -91,6 +91,28 @@ def test_asking_is_the_api(folder, capsys):
     assert all((folder / path).read_bytes().startswith(b"\x89PNG") for path in pictures)
 
 
+@pytest.mark.parametrize(
+    ("command", "title"),
+    [
+        ("curriculum", "Order found"),
+        ("compare", "Predicted and real"),
+        ("memorisation", "Held-out loss"),
+    ],
+)
+def test_a_page_shows_what_was_found(folder, capsys, command, title):
+    assert record() == 0
+    more = {"curriculum": ["--n", "3", "--anyway"], "compare": ["--n", "3"]}.get(command, [])
+    shared = ("--run", "run", "--queries", "asked.jsonl", "--report")
+    assert call(command, *shared, "none/page.html", *more) == 2
+    assert "none/page.html cannot" in capsys.readouterr().err
+    assert not (folder / "run" / "retrained").exists(), "said before any work"
+    assert call(command, *shared, "page.html", *more) == 0
+    assert capsys.readouterr().out.endswith("page.html\n")
+    page = (folder / "page.html").read_text(encoding="utf-8")
+    assert f'"title":"{title}"' in page and '["optimizer","AdamW"]' in page
+    assert "give run=" not in page, "the command knows the run"
+
+
 def test_mistakes_are_told(folder, capsys):
     assert call("compare", "--run", "run", "--queries", "asked.jsonl") == 2
     assert "influence order record --model" in capsys.readouterr().err
@@ -119,12 +141,14 @@ def test_the_rate_rises_and_falls():
 def test_the_quickstart_shows_what_really_happened(folder, monkeypatch, capsys):
     for name, value in (("N_VILLAGES", 4), ("ASKED", 1), ("WIDTH", 8), ("N_LAYERS", 1)):
         monkeypatch.setattr(quickstart, name, value)
-    assert call("quickstart", "--seed", "1", "--out", "pictures") == 0
+    assert call("quickstart", "--seed", "1", "--out", "pictures", "--report", "page.html") == 0
     report = capsys.readouterr().out
     assert "read 4 batches in 4 steps" in report and "bit for bit" in report
     assert "30 random orders" in report and "Steps since the batch" in report
     names = {path.name for path in (folder / "pictures").iterdir()}
     assert names == {"orders.png", "memorisation.png"}
+    page = (folder / "page.html").read_text(encoding="utf-8")
+    assert '"title":"Order found"' in page and '"title":"Forgetting"' in page
 
 
 def test_results_that_cannot_be_written_are_named(folder, capsys):
