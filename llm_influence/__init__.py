@@ -54,6 +54,7 @@ __all__ = [
     "memorisation",
     "order_report",
     "record",
+    "report",
     "reranked",
     "retrainer",
     "select",
@@ -89,6 +90,7 @@ if TYPE_CHECKING:
     from llm_influence.order.taylor import Taylor
     from llm_influence.order.trainer import RecordTraining
     from llm_influence.projection import Dense, Identity, Kronecker
+    from llm_influence.reporting import report
     from llm_influence.representation import EmbeddingSimilarity, RepresentationSimilarity
     from llm_influence.rerank import reranked
     from llm_influence.retrain import retrainer
@@ -134,6 +136,7 @@ else:
             "llm_influence.bm25": ["BM25"],
             "llm_influence.datainf": ["DataInf"],
             "llm_influence.representation": ["EmbeddingSimilarity", "RepresentationSimilarity"],
+            "llm_influence.reporting": ["report"],
             "llm_influence.rerank": ["reranked"],
             "llm_influence.store_at": ["StoreAt"],
             "llm_influence.trainer_callback": ["AlongTraining", "CollectRows"],

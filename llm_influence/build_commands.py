@@ -134,7 +134,7 @@ def _found(given: "Given", estimator: Any, record: BuildRecord, seconds: float) 
         "n_tokens": int(run.examples.lengths.sum()),
     }
     document = {
-        "provenance": asdict(estimator._provenance()),
+        "provenance": asdict(estimator.provenance),
         "results": [result],
         "checkpoints": record.facts["checkpoints"],
         "uncovered": record.facts["uncovered"],

@@ -20,11 +20,12 @@ class Quickstart:
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the facts, the "
             "weights and the batches (default: %(default)s)")  # fmt: skip
+        parser.add_argument("--report", metavar="FILE", help="write a page to look at")
 
     def run(self, args: argparse.Namespace) -> Found:
         from llm_influence.quickstart import quickstart
 
-        return quickstart(args.seed, progress=not args.quiet)
+        return quickstart(args.seed, args.report, progress=not args.quiet)
 
     def kept(self, args: argparse.Namespace) -> str:
         return "nothing was to be kept; the same command begins anew"

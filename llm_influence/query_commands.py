@@ -18,6 +18,7 @@ from llm_influence.methods import estimator_of
 if TYPE_CHECKING:
     import pandas as pd
 
+    from influence.report import Page
     from influence.top import TopInfluence
     from llm_influence.by_rows import ByRows
     from llm_influence.command_input import Given
@@ -56,16 +57,20 @@ class Query:
         add("--device", metavar="NAME", help="where passes run (default: cuda where there is one, "
             "else cpu)")  # fmt: skip
         add("--out", metavar="DIR", help="write CSV, Parquet, the result and its provenance here")
+        add("--report", metavar="FILE", help="write a page to look at, report.html say")
 
     def run(self, args: argparse.Namespace) -> Found:
         _check(args)
         record = read_record(Path(args.store) / RECORD)
 
         from influence.progress import track
+        from influence.report.page import check_writable
         from influence.tables import make_folder
 
         if args.out is not None:
             make_folder(args.out)
+        if args.report is not None:
+            check_writable(args.report)
         asked = _ask(args, record)
         n = asked.queries.n_queries
         parts = [
@@ -76,7 +81,7 @@ class Query:
         return Found(
             "\n".join([*(text for text, _ in parts), _about(asked)]),
             _document(asked, tokens),
-            lambda: [] if args.out is None else _write(args.out, asked, tokens),
+            lambda: _write(args, asked, tokens),
         )
 
     def kept(self, args: argparse.Namespace) -> str:
@@ -95,6 +100,7 @@ class _Asked:
         queries: The queries.
         top: Their strongest training examples.
         facts: What is known of each query: loss and text.
+        page: The page, where one is asked for.
     """
 
     given: "Given"
@@ -102,6 +108,7 @@ class _Asked:
     queries: "Examples"
     top: "TopInfluence"
     facts: "pd.DataFrame"
+    page: "Page | None"
 
     def part(self, query: int, k: int, tokens: bool) -> "tuple[str, list[pd.DataFrame]]":
         """One query's table, and the influence of tokens where it is asked for."""
@@ -202,17 +209,34 @@ def _ask(args: argparse.Namespace, record: BuildRecord) -> _Asked:
     queries = given.run.queries(given.examples(records))
     kept = StoreAt(args.store, settings.store_dtype, _say_missing if progress else None)
     estimator = estimator_of(settings).fit(given.run, store=kept, progress=progress)
+    page, top = _answered(estimator, given, queries, args)
+    stated = {**top.provenance.run, "store_dtype": settings.store_dtype}
+    top = replace(top, provenance=replace(top.provenance, run=stated))
+    texts = [short(given, queries, query) for query in range(queries.n_queries)]
+    facts = pd.DataFrame({"loss": given.run.losses(queries), "text": texts}, queries.index)
+    return _Asked(given, estimator, queries, top, facts, page)
+
+
+def _answered(
+    estimator: "ByRows", given: "Given", queries: "Examples", args: argparse.Namespace
+) -> "tuple[Page | None, TopInfluence]":
+    """The ranking, and the page where one is asked for."""
+    progress = not args.quiet
+    if args.report is not None:
+        from llm_influence.reporting import report_page
+
+        tokenizer = given.tokenizer or (lambda ids: [f"{token} " for token in ids])
+        return report_page(
+            estimator, queries, tokenizer=tokenizer, k=args.top, rerank=args.rerank,
+            progress=progress,
+        )  # fmt: skip
     top = estimator.explain_top(queries, k=args.rerank or args.top, progress=progress)
     if args.rerank is not None:
         from llm_influence.rerank import reranked
 
         k = min(args.top, given.run.n_train)
         top = reranked(estimator, top, queries, k, progress=progress)
-    stated = {**top.provenance.run, "store_dtype": settings.store_dtype}
-    top = replace(top, provenance=replace(top.provenance, run=stated))
-    texts = [short(given, queries, query) for query in range(queries.n_queries)]
-    facts = pd.DataFrame({"loss": given.run.losses(queries), "text": texts}, queries.index)
-    return _Asked(given, estimator, queries, top, facts)
+    return None, top
 
 
 def _say_missing(store: "Store") -> None:
@@ -253,15 +277,18 @@ def _document(asked: _Asked, tokens: "list[pd.DataFrame]") -> dict[str, Any]:
     }
 
 
-def _write(folder: str, asked: _Asked, tokens: "list[pd.DataFrame]") -> list[Path]:
-    """Writes the result, and the influence of tokens where it was asked for."""
+def _write(args: argparse.Namespace, asked: _Asked, tokens: "list[pd.DataFrame]") -> list[Path]:
+    """Writes the result, the influence of tokens and the page, where they were asked for."""
     import pandas as pd
 
+    from influence.report import write
     from influence.tables import together, write_results
 
-    written = write_results(folder, asked.top, asked.facts)
-    if tokens:
-        with together(folder) as part:
-            pd.concat(tokens).to_csv(part / "tokens.csv", index=False)
-        written.append(Path(folder) / "tokens.csv")
-    return written
+    written = []
+    if args.out is not None:
+        written += write_results(args.out, asked.top, asked.facts)
+        if tokens:
+            with together(args.out) as part:
+                pd.concat(tokens).to_csv(part / "tokens.csv", index=False)
+            written.append(Path(args.out) / "tokens.csv")
+    return written if asked.page is None else [*written, write(args.report, asked.page)]

@@ -15,13 +15,18 @@ from influence.checks import check_whole
 from influence.cli import Found
 from influence.detection import label_noise_curve
 from influence.errors import MissingPackageError
+from influence.report import write
+from influence.report.page import check_writable
 from llm_influence.bm25 import BM25
 from llm_influence.facts_model import Trained, answers_right, encoded, train
+from llm_influence.reporting import report_page
 from llm_influence.run import trace
 from llm_influence.tracin import TracIn
 
+TITLE = "Which sentences taught a small GPT its answers?"
 WRONG = 0.2  # share of the facts that one more document states wrongly
 RECALLED = (4, 10)
+ON_PAGE = 20  # questions
 INSPECTED = (0.02, 0.05, 0.1, 0.2)
 
 REPORT = """\
@@ -50,17 +55,20 @@ Reading the sentences of largest self-influence first finds those that state som
 Next: influence llm build --model DIR --data train.jsonl --store DIR"""
 
 
-def quickstart(seed: int = 0, progress: bool = True) -> Found:
+def quickstart(seed: int = 0, report: str | None = None, progress: bool = True) -> Found:
     """Trains a small GPT on made-up facts, asks it, and finds the sources of its answers.
 
     Args:
         seed: Seed of the facts, the weights and the batches.
+        report: File of a page about the questions; None for none.
         progress: Show bars.
 
     Raises:
         MissingPackageError: The generator of facts is not there: it comes with the repository.
     """
     check_whole("seed", seed)
+    if report is not None:
+        check_writable(report)
     made = generator()
     facts = made.made_up_facts(seed=seed, wrong=WRONG)
     tokenizer = made.word_tokenizer(facts.texts())
@@ -110,7 +118,13 @@ def quickstart(seed: int = 0, progress: bool = True) -> Found:
         "recall": recall.rename_axis("method").reset_index(),
         "noise": noise,
     }
-    return Found(text, document)
+    if report is None:
+        return Found(text, document)
+    page, _ = report_page(
+        estimators[best], asked, tokenizer=tokenizer, max_queries=ON_PAGE, title=TITLE,
+        progress=progress,
+    )  # fmt: skip
+    return Found(text, document, lambda: [write(report, page)])
 
 
 def generator() -> Any:

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +10,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from influence import change
-from influence.base import Attributor
 from influence.checks import check_whole
 from influence.errors import InputError, UnsupportedModelError
 from influence.progress import track
 from influence.report import Answer, Gathered, Page, Rows, Suspects, Without, gather, write
+from influence.report.gather import blocks_of
 from influence.report.page import check_writable
 from influence.top import TopInfluence
 from tree_influence.boostin import BoostIn
@@ -115,19 +114,10 @@ def report_page(
     if asked.n_queries == 0:
         raise InputError("Expected queries to report on, got none; give at least one row.")
     found = gather(
-        _blocks(estimator, queries, progress), run.train_index, asked.index, estimator.provenance,
+        blocks_of(estimator, queries, progress), run.train_index, asked.index, estimator.provenance,
         shown=_worst(run, asked, max_queries), k=k,
     )  # fmt: skip
     return _Made(run, asked, found, refits, has_truth, progress).page(title, max_rows), found.top
-
-
-def _blocks(
-    estimator: Any, queries: Sequence[Any], progress: bool
-) -> Iterable[tuple[slice, Floats]]:
-    if isinstance(estimator, Attributor):
-        return estimator.explain_blocks(*queries, progress=progress)
-    values = estimator.explain(*queries, progress=progress).values
-    return [(slice(0, values.shape[1]), values)]
 
 
 def _worst(run: TreeRun, asked: TreeQueries, n: int) -> Positions:
@@ -162,7 +152,7 @@ class _Made:
         run, found = self.run, self.found
         own, no_own = self._self_influence()
         rank = found.total if own is None else own
-        listed = _listed(rank, found.total, max_rows)
+        listed = found.listed(rank, max_rows)
         suspects = listed[np.argsort(-rank[listed], kind="stable")]
         pool = np.union1d(found.rows, listed)
         features = shown_features(run, self.asked, pool, found.shown)
@@ -172,7 +162,7 @@ class _Made:
         return Page(
             title,
             self._about(),
-            [note for note in (self._limit(), no_own, no_refits, features.note) if note],
+            [note for note in (found.limit, no_own, no_refits, features.note) if note],
             queries=asked,
             answers=self._answers(pool, refits),
             train=Rows(run.train_index[pool], rows, features.train),
@@ -198,12 +188,6 @@ class _Made:
             f"Predictions without rows are worked out for the first {self.refits} queries and "
             f"{self.refits} suspect rows; refits (--refits) sets how many."
         )
-
-    def _limit(self) -> str:
-        n, shown = self.asked.n_queries, len(self.found.shown)
-        if shown == n:
-            return ""
-        return f"{shown:,} of {n:,} queries are shown, those of largest loss; totals are over all."
 
     def _about(self) -> dict[str, Any]:
         stated = self.found.top.provenance
@@ -275,12 +259,6 @@ class _Made:
 def without(rows: list[int], run: TreeRun, asked: TreeQueries) -> Floats:
     """Raw scores of queries once all leaf values are computed without some training rows."""
     return refitted(change.Without(rows), run).raw_after(asked.leaves, asked.offset)
-
-
-def _listed(rank: Floats, total: Floats, n: int) -> Positions:
-    """The rows to list: the first by rank, and as many of the largest total."""
-    strongest = np.argsort(-np.abs(total), kind="stable")[: n // 2]
-    return np.union1d(np.argsort(-rank, kind="stable")[: n - n // 2], strongest)
 
 
 def _column(values: NDArray[np.generic]) -> list[Any]:

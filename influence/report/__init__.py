@@ -8,6 +8,17 @@ into a `Page` (`influence.report.page`), and `write` makes the file.
 """
 
 from influence.report.gather import Gathered, gather
-from influence.report.page import Answer, Figure, Page, Rows, Suspects, Without, write
+from influence.report.page import Answer, Figure, Page, Rows, Suspects, Text, Without, write
 
-__all__ = ["Answer", "Figure", "Gathered", "Page", "Rows", "Suspects", "Without", "gather", "write"]
+__all__ = [
+    "Answer",
+    "Figure",
+    "Gathered",
+    "Page",
+    "Rows",
+    "Suspects",
+    "Text",
+    "Without",
+    "gather",
+    "write",
+]

@@ -1,12 +1,14 @@
 """What a page shows of an influence matrix, taken from its blocks without holding it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from influence.base import Attributor
 from influence.result import Provenance, check_k, strongest
 from influence.top import TopInfluence
 
@@ -49,6 +51,19 @@ class Gathered:
         found = [row for q in self.shown for sign in (1.0, -1.0) for row, _ in self.side(q, sign)]
         return np.unique(np.array(found, dtype=np.int64))
 
+    @property
+    def limit(self) -> str:
+        """What of the queries is shown; empty where all are."""
+        n, shown = len(self.top.query_index), len(self.shown)
+        if shown == n:
+            return ""
+        return f"{shown:,} of {n:,} queries are shown, those of largest loss; totals are over all."
+
+    def listed(self, rank: Floats, n: int) -> Positions:
+        """Training rows to list: the first by a rank, and as many of the largest total."""
+        strongest = np.argsort(-np.abs(self.total), kind="stable")[: n // 2]
+        return np.union1d(np.argsort(-rank, kind="stable")[: n - n // 2], strongest)
+
 
 def gather(
     blocks: Iterable[tuple[slice, Floats]],
@@ -86,6 +101,16 @@ def gather(
                     sums[side, place[query]] = _sums(columns[:, query - block.start], sign, ranks)
     top = TopInfluence(rows[0], values[0], rows[1], values[1], train_index, query_index, provenance)
     return Gathered(top, shown, ranks, sums[0], sums[1], total)
+
+
+def blocks_of(
+    estimator: Any, queries: Sequence[Any], progress: bool
+) -> Iterable[tuple[slice, Floats]]:
+    """The values of any estimator that explains, as `gather` takes them."""
+    if isinstance(estimator, Attributor):
+        return estimator.explain_blocks(*queries, progress=progress)
+    values = estimator.explain(*queries, progress=progress).values
+    return [(slice(0, values.shape[1]), values)]
 
 
 def _ranks(n_train: int) -> Positions:

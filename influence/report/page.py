@@ -22,9 +22,37 @@ from influence.errors import InputError, MissingPackageError, StorageError
 Floats = NDArray[np.float64]
 Plain = Any  # what JSON holds
 
-SCRIPTS = ("dom.js", "table.js", "charts.js", "queries.js", "page.js")
+SCRIPTS = ("dom.js", "table.js", "charts.js", "texts.js", "queries.js", "page.js")
 MOST_TEXT = 300  # characters of a value
 EXACT = 2**53  # whole numbers up to here are numbers in a browser too
+
+
+@dataclass(frozen=True, eq=False)
+class Text:
+    """A text in pieces that join to it.
+
+    Attributes:
+        pieces: Its pieces.
+        answer: Which of them the model was to say; None where there is no prompt.
+        special: Which of them stand for no text: marks of its end, padding.
+        before: Tokens left out before it.
+        after: Tokens left out after it.
+    """
+
+    pieces: Sequence[str]
+    answer: Sequence[bool] | None = None
+    special: Sequence[bool] = ()
+    before: int = 0
+    after: int = 0
+
+    def payload(self) -> Plain:
+        return {
+            "pieces": list(self.pieces),
+            "answer": None if self.answer is None else np.flatnonzero(self.answer).tolist(),
+            "special": np.flatnonzero(self.special).tolist(),
+            "before": int(self.before),
+            "after": int(self.after),
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,20 +63,20 @@ class Rows:
         index: The caller's labels.
         facts: What is known of each, one column a fact: prediction, truth, loss.
         features: Their features; None where they are texts or cannot be shown.
-        texts: The pieces of each text, whose influence can be shown one by one; None for tables.
+        texts: The rows as texts; None for tables.
     """
 
     index: pd.Index
     facts: pd.DataFrame
     features: pd.DataFrame | None = None
-    texts: Sequence[Sequence[str]] | None = None
+    texts: Sequence[Text] | None = None
 
     def payload(self) -> Plain:
         return {
             "labels": [plain(label) for label in self.index],
             "facts": _frame(self.facts),
             "features": None if self.features is None else _frame(self.features),
-            "texts": None if self.texts is None else [list(pieces) for pieces in self.texts],
+            "texts": None if self.texts is None else [text.payload() for text in self.texts],
         }
 
 
@@ -88,6 +116,7 @@ class Answer:
         harmful_sums: The same of its opponents.
         without: What the model says without them.
         pieces: For texts: position of a training row to the influence of each of its pieces.
+        on_query: For texts: the same to its influence on each piece of the query.
     """
 
     helpful: Sequence[tuple[int, float]]
@@ -96,6 +125,7 @@ class Answer:
     harmful_sums: Floats | None = None
     without: Sequence[Without] = ()
     pieces: Mapping[int, Floats] = field(default_factory=dict)
+    on_query: Mapping[int, Floats] = field(default_factory=dict)
 
     def payload(self) -> Plain:
         return {
@@ -105,6 +135,7 @@ class Answer:
             "harmfulSums": None if self.harmful_sums is None else numbers(self.harmful_sums),
             "without": [one.payload() for one in self.without],
             "pieces": {str(row): numbers(values) for row, values in self.pieces.items()},
+            "onQuery": {str(row): numbers(values) for row, values in self.on_query.items()},
         }
 
 

@@ -1,5 +1,7 @@
 """Small tokenizers trained on the spot, with what their libraries let one choose."""
 
+from collections.abc import Sequence
+
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -14,18 +16,25 @@ MARKED = (
 UNMARKED = MARKED.replace("{% generation %}", "").replace("{% endgeneration %}", "")
 
 
-def bpe(ends: str = "nothing", template: str | None = None, **named) -> PreTrainedTokenizerFast:
+def bpe(
+    ends: str = "nothing",
+    template: str | None = None,
+    *,
+    texts: Sequence[str] = tuple(SENTENCES * 3),
+    n_tokens: int = 310,
+    **named,
+) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer that adds `nothing`, its `bos`, or `both` bos and eos."""
     made = Tokenizer(models.BPE())
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=310,
+        vocab_size=n_tokens,
         special_tokens=["<pad>", "<s>", "</s>"],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    made.train_from_iterator(SENTENCES * 3, trainer)
+    made.train_from_iterator(texts, trainer)
     if ends != "nothing":
         made.post_processor = processors.TemplateProcessing(
             single="<s> $A </s>" if ends == "both" else "<s> $A",

@@ -6,7 +6,7 @@
   const main = document.getElementById("main"), tabs = document.getElementById("tabs");
   const views = [];
   if (page.queries) views.push({ name: "Queries", make: () => queriesView(page) });
-  if (page.suspects) views.push({ name: "Training rows", make: () => suspectsView(page) });
+  if (page.suspects) views.push({ name: page.train && page.train.texts ? "Training examples" : "Training rows", make: () => suspectsView(page) });
   for (const figure of page.figures) views.push({ name: figure.title, make: () => ({ node: figureView(figure) }) });
   views.push({ name: "About", make: () => ({ node: aboutView(page) }) });
 
@@ -64,17 +64,18 @@
 function suspectsView(page) {
   const { train, suspects } = page;
   const detail = el("div", { class: "detail", "aria-live": "polite" });
-  const columns = [{ name: "row", value: (row) => train.labels[row] },
+  const what = train.texts ? "example" : "row";
+  const columns = [{ name: what, value: (row) => train.labels[row] }, ...textColumn(train, (row) => row),
     ...train.facts.names.map((name, i) => ({ name, value: (row) => train.facts.rows[row][i] ?? null }))];
   const says = train.facts.names.indexOf("says without it"), target = train.facts.names.indexOf("target");
   const filters = says < 0 || target < 0 ? [] : [{ name: "only those the model would label otherwise",
     keep: (row) => train.facts.rows[row][says] !== null && String(train.facts.rows[row][says]) !== String(train.facts.rows[row][target]) }];
   const table = makeTable({
-    caption: "Training rows", columns, items: suspects.rows, key: (row) => String(row), fileName: "rows.csv", filters,
+    caption: `Training ${what}s`, columns, items: suspects.rows, key: (row) => String(row), fileName: "rows.csv", filters,
     onPick: (row) => {
-      const parts = [el("h2", {}, "Training row " + shown(train.labels[row])), factList(train.facts.names, train.facts.rows[row])];
+      const parts = [el("h2", {}, `Training ${what} ` + shown(train.labels[row])), factList(train.facts.names, train.facts.rows[row])];
       if (train.features) parts.push(featureTable(train.features, row));
-      if (train.texts) parts.push(el("div", { class: "text" }, train.texts[row].join("")));
+      if (train.texts) parts.push(textBox(train.texts[row]));
       detail.replaceChildren(...parts);
     },
   });

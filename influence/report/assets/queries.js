@@ -10,6 +10,7 @@ function queriesView(page) {
   const items = queries.labels.map((label, i) => ({ i, label, facts: queries.facts.rows[i] || [] }));
   const { names } = queries.facts;
   const columns = [{ name: "query", value: (item) => item.label },
+    ...textColumn(queries, (item) => item.i),
     ...names.map((name, i) => ({ name, value: (item) => item.facts[i] ?? null }))];
   const table = makeTable({
     caption: "Queries", columns, items, key: (item) => String(item.i), fileName: "queries.csv",
@@ -35,19 +36,20 @@ function mistakes(names) {
 
 function queryDetail(page, i) {
   const { queries, train } = page, answer = page.answers[i];
-  const most = Math.max(...[...answer.helpful, ...answer.harmful].map(([, value]) => Math.abs(value)), 0);
   const parts = [el("h2", {}, "Query " + shown(queries.labels[i])), factList(queries.facts.names, queries.facts.rows[i] || [])];
-  if (queries.texts) parts.push(el("div", { class: "text" }, queries.texts[i].join("")));
-  const sides = ["helpful", "harmful"].map((side) => el("div", { class: "side " + side },
-    el("h3", {}, SIDE[side]),
-    answer[side].length === 0 ? el("p", { class: "quiet" }, "none")
-      : train.texts ? answer[side].map(([row, value]) => textCard(page, answer, row, value, most))
-        : rankedTable(page, side, answer[side], most)));
-  parts.push(el("div", { class: "two" }, sides));
+  parts.push((queries.texts && train.texts ? textsBehind : rowsBehind)(page, i));
   if (queries.features && train.features) parts.push(beside(page, i));
   parts.push(...without(page, i));
   if (answer.helpfulSums) parts.push(...cumulated(page, answer));
   return parts;
+}
+
+function rowsBehind(page, i) {
+  const answer = page.answers[i];
+  const most = Math.max(...[...answer.helpful, ...answer.harmful].map(([, value]) => Math.abs(value)), 0);
+  return el("div", { class: "two" }, ["helpful", "harmful"].map((side) => el("div", { class: "side " + side },
+    el("h3", {}, SIDE[side]),
+    answer[side].length === 0 ? el("p", { class: "quiet" }, "none") : rankedTable(page, side, answer[side], most))));
 }
 
 function rankedTable(page, side, ranked, most) {
@@ -125,25 +127,11 @@ function without(page, i) {
 
 function cumulated(page, answer) {
   const trace = (name, y, tone, dash) => ({ name, x: page.ranks, y, tone, mode: "lines", line: { dash } });
+  const what = page.train.texts ? "examples" : "rows";
   return [el("h3", {}, "How influence adds up"),
-    el("p", { class: "quiet" }, "Influence of the so many strongest rows of each side, added up: a curve that is soon flat means few rows matter."),
-    chart("Cumulated influence by number of rows, helpful and harmful", {
+    el("p", { class: "quiet" }, `Influence of the so many strongest ${what} of each side, added up: a curve that is soon flat means few ${what} matter.`),
+    chart(`Cumulated influence by number of ${what}, helpful and harmful`, {
       data: [trace("helpful", answer.helpfulSums, "help", "solid"), trace("harmful", answer.harmfulSums, "harm", "dash")],
-      layout: { xaxis: { type: "log", title: { text: "rows" } }, yaxis: { title: { text: "sum of influence" } } },
+      layout: { xaxis: { type: "log", title: { text: what } }, yaxis: { title: { text: "sum of influence" } } },
     })];
-}
-
-function textCard(page, answer, row, value, most) {
-  const { train } = page, weights = answer.pieces[row];
-  const top = weights ? Math.max(...weights.map((w) => Math.abs(w ?? 0))) : 0;
-  const pieces = train.texts[row].map((piece, i) => {
-    const weight = weights ? weights[i] ?? 0 : 0;
-    const much = top > 0 ? Math.round((100 * Math.abs(weight)) / top) : 0;
-    if (much < 4) return document.createTextNode(piece);
-    return el("span", { class: weight > 0 ? "for" : "against", style: `--much:${much}%`, title: signed(weight) }, piece);
-  });
-  const facts = train.facts.names.map((name, i) => `${name} ${shown(train.facts.rows[row][i])}`).join(", ");
-  return el("div", { class: "card" },
-    el("div", {}, el("strong", {}, shown(train.labels[row])), influenceBar(value, most), el("span", { class: "quiet" }, facts)),
-    el("div", { class: "text" }, pieces));
 }

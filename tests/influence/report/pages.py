@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from influence.report import Answer, Figure, Page, Rows, Suspects, Without
+from influence.report import Answer, Figure, Page, Rows, Suspects, Text, Without
 
 MARKUP = "<script>document.title = 'run'</script><b>bold</b>"
 
@@ -49,13 +49,25 @@ def table_page(n_queries: int = 3, n_train: int = 30, **changed: Any) -> Page:
 
 
 def text_page() -> Page:
-    """One query, one text behind it, whose second piece speaks for it and whose third against."""
-    texts = Rows(
-        pd.Index(["doc"]), pd.DataFrame({"loss": [0.5]}), texts=[["The ", "cat ", "sat", MARKUP]]
+    """A question, and two texts behind it: of one a piece helps and one harms, the other is long.
+
+    The answer of the question is its second piece, which the first text acts on.
+    """
+    doc = Text(["The ", "cat ", "sat", MARKUP, "<end>"], special=[False] * 4 + [True])
+    rows = Rows(
+        pd.Index(["doc", "long"]),
+        pd.DataFrame({"loss": [0.5, 0.1]}),
+        texts=[doc, Text(["word "] * 300, before=1234, after=1)],
     )
-    query = Rows(pd.Index(["asked"]), pd.DataFrame({"loss": [1.5]}), texts=[["Where ", "is it?"]])
-    answer = Answer([(0, 2.0)], [], pieces={0: np.array([0.0, 1.0, -0.8, 0.0])})
-    return Page("Texts", {"method": "Mine"}, queries=query, answers=[answer], train=texts)
+    asked = Text(["Where ", "is it?", " There.", "<end>"], [False, False, True, True])
+    query = Rows(pd.Index(["asked"]), pd.DataFrame({"loss": [1.5]}), texts=[asked])
+    pieces = {0: np.array([0.0, 1.0, -0.8, 0.0, 0.0]), 1: np.full(300, -0.01)}
+    on_query = {0: np.array([0.0, 0.0, 2.0, 0.0]), 1: np.array([-3.0, 0.0, 0.0, 0.0])}
+    answer = Answer([(0, 2.0)], [(1, -1.0)], pieces=pieces, on_query=on_query)
+    return Page(
+        "Texts", {"method": "Mine"}, queries=query, answers=[answer], train=rows,
+        suspects=Suspects([1, 0], "Texts, strangest first."),
+    )  # fmt: skip
 
 
 def figure_page() -> Page:

@@ -112,9 +112,38 @@ def test_the_selection_is_exported(browser, files):
 
 def test_tokens_are_marked(browser, files):
     with opened(browser, files["text"]) as page:
-        assert page.locator(".card .for").inner_text() == "cat "
-        assert page.locator(".card .against").inner_text() == "sat"
-        assert page.locator(".card .for").get_attribute("title") == "+1"
+        helpful, harmful = page.locator(".card").all()
+        assert helpful.locator(".for").inner_text() == "cat "
+        assert helpful.locator(".against").inner_text() == "sat"
+        assert helpful.locator(".for").get_attribute("title") == "+1"
+        assert helpful.locator(".special").inner_text() == "<end>"
+        assert "1,234 tokens before this are not shown" in harmful.inner_text()
+        box = harmful.locator(".text")
+        folded = box.bounding_box()["height"]
+        harmful.get_by_role("button", name="Show all of it").click()
+        assert box.bounding_box()["height"] > 1.5 * folded
+
+
+def test_the_chosen_example_marks_the_query(browser, files):
+    with opened(browser, files["text"]) as page:
+        asked = page.get_by_role("region", name="The query")
+        assert asked.inner_text() == "Where is it? There.<end>"
+        assert asked.locator(".prompt").all_inner_texts() == ["Where ", "is it?"]
+        assert asked.locator(".for").inner_text().strip() == "There."
+        page.get_by_role("button", name="1. example long").click()
+        assert asked.locator(".for").count() == 0
+        assert asked.locator(".against").inner_text() == "Where "
+        assert "example long" in page.get_by_role("status").all_inner_texts()[-1]
+
+
+def test_texts_are_searched_and_listed(browser, files):
+    with opened(browser, files["text"]) as page:
+        page.get_by_role("tab", name="Training examples").click()
+        rows = page.locator(".list tbody tr")
+        assert "long" in rows.first.inner_text() and "word word" in rows.first.inner_text()
+        assert "300" not in rows.first.inner_text()
+        rows.nth(1).click()
+        assert MARKUP in page.locator(".detail .text").inner_text()
 
 
 def test_a_long_page_stays_quick(browser, tmp_path):
