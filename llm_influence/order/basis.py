@@ -54,13 +54,18 @@ class Basis:
         """sqrt(P) U as rows, shape (K, n)."""
         return (self.scale[:, None] * self.columns).T
 
+    @property
+    def inverse(self) -> Tensor:
+        """U' / sqrt(P) as columns, shape (n, K)."""
+        return _power(self.scale, -1)[:, None] * self.columns
+
     def slope(self, gradients: Tensor) -> Tensor:
         """Gradients by x, shape (..., K)."""
         return (gradients * self.scale) @ self.columns
 
     def moved(self, changes: Tensor) -> Tensor:
         """Changes of the weights as changes of x, shape (..., K)."""
-        return (changes * _power(self.scale, -1)) @ self.columns
+        return changes @ self.inverse
 
     def inside(self, diagonal: Tensor | None, power: int) -> Tensor:
         """U' diag(d P^power) U, shape (K, K)."""

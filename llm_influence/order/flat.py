@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +56,21 @@ class Flat:
         """Views of a vector, one for each parameter."""
         parts = vector.split(self.sizes)
         return [part.view(shape) for part, shape in zip(parts, self.shapes, strict=True)]
+
+    def part(self, of: slice) -> "Flat":
+        """Some of the vector by itself."""
+        ends = list(accumulate(self.sizes))
+        lengths = [
+            min(end, of.stop) - max(end - size, of.start)
+            for end, size in zip(ends, self.sizes, strict=True)
+        ]
+        held = [i for i, length in enumerate(lengths) if length > 0]
+        return Flat(
+            tuple(self.names[i] for i in held),
+            tuple(torch.Size([lengths[i]]) for i in held),
+            tuple(self.groups[i] for i in held),
+            tuple(self.numbers[i] for i in held),
+        )
 
     def spread(self, by_group: Iterable[float], like: Tensor) -> Tensor | float:
         """A number for each group as a vector, shape (n,); one number where all are equal."""

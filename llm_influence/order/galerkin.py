@@ -4,11 +4,12 @@ The average training (see `mean_field`) has a path w_t, m_t, v_t. Deviations fro
 a basis of K columns: w - w_t = sqrt(P) U x, with P the typical preconditioner. With the rule's
 Jacobians R along the path, reduced to K x K, a step on item l takes
 
-    g = U' sqrt(P) (g_l(w_t) + H_l sqrt(P) U x) - average
+    g = U' sqrt(P) H_l sqrt(P) U x
     x <- Rxx x + Rxm m + Rxg g + f,    m <- Rmm m + Rmx x + Rmg g
 
-where f is what the squares of the gradients so far do through v, to first order. The loss of a
-query is its quadratic at the end of the path.
+where f is what the items so far do with their gradients at w_t: the sum over places of what each
+moves x by at this step, in the middle of random orders (see `contexts`). The loss of a query is its
+quadratic at the end of the path.
 
 U holds the leading components of the deviations of a few really trained random orders, and, for the
 queries asked about, of their adjoints: their gradients swept back along the path. The first say
@@ -25,11 +26,21 @@ from influence.change import Reordered
 from influence.checks import check_positive, check_whole
 from influence.progress import track
 from llm_influence.order.basis import Basis, preconditioner
+from llm_influence.order.contexts import n_passes
 from llm_influence.order.curved import items_curved, queries_curved, widened
 from llm_influence.order.mean_path import MeanPath, Mixed, spaced, virtual_path
 from llm_influence.order.method import Asked, Built, Floats, Method, Orders
 from llm_influence.order.places import Places
-from llm_influence.order.reduced import Reduced, between, both_squares, maps, slopes, squares
+from llm_influence.order.reduced import (
+    Reduced,
+    Squares,
+    between,
+    both_squares,
+    maps,
+    pushes,
+    slopes,
+    squares,
+)
 from llm_influence.order.rules import Partials
 from llm_influence.order.run import BatchQueries, OptimizerRun
 from llm_influence.order.search import annealed, balanced, shuffled
@@ -48,9 +59,9 @@ class Galerkin(Method):
 
     Cost, in retrainings of T steps of one of N batches: build about 4 (N / T + 1) for the average
     path, `columns` x `knots` x N / T for curvature, and `paths`; a question about some queries
-    about `adjoints` x `knots` x N / T + 4, and as much as `columns` gradients of each; an order
-    about 1e-4 (python -m benchmarks.order_evidence). Memory: about (4 N + 12 T) vectors of all
-    parameters.
+    about `adjoints` x `knots` x N / T + 4, `contexts` times the updates of N (T + 1) / 2 trainings,
+    and as much as `columns` gradients of each; an order about 1e-4 (python -m
+    benchmarks.order_evidence). Memory: about (4 N + 12 T) vectors of all parameters.
 
     Wrong where the Jacobians along one path say too little: long windows at high rates. Curvature
     is the items' own, but gradients do not move v through it. Calibration shows it.
@@ -62,6 +73,10 @@ class Galerkin(Method):
         knots: Points in time at which curvature is taken; it is linear between them. None: 1 up to
             20 steps, else 2.
         paths: Random orders that are really trained, whose deviations span the basis.
+        contexts: Passes over random orders whose updates are followed, for f. 0: f is what the
+            gradients and their squares do to first order, as always for SGD, whose updates are
+            linear. None: 2, up to 16 of small models; 1 where the updates are those of 1,000
+            trainings or more, 0 from 10,000 on.
         spread: Adam's sqrt(v) is sqrt(v + s^2) in the Jacobians; s is this times the root mean
             over parameters of v's standard deviation over orders. 0 is the plain derivative, which
             fails where orders change v as much as its mean: from a fresh state.
@@ -71,6 +86,7 @@ class Galerkin(Method):
     adjoints: int = 8
     knots: int | None = None
     paths: int = 4
+    contexts: int | None = None
     spread: float = 1.0
 
     def __post_init__(self) -> None:
@@ -79,6 +95,8 @@ class Galerkin(Method):
         if self.knots is not None:
             check_whole("knots", self.knots, least=1)
         check_whole("adjoints", self.adjoints)
+        if self.contexts is not None:
+            check_whole("contexts", self.contexts)
         check_positive("spread", self.spread, zero=True)
 
     def build(self, run: OptimizerRun, seed: int, progress: bool) -> Built:
@@ -99,7 +117,10 @@ class _Built(Built):
         scale = preconditioner(steps, still).sqrt()
         deviations = _deviations(run, path, method.paths, seed + 1)
         self._basis = basis = Basis.of(deviations, scale, method.columns)
-        self._slopes, self._squares = slopes(basis, path), squares(basis, path, steps)
+        self._first = None
+        self._passes = n_passes(method.contexts, run)
+        if not self._passes:
+            self._first = slopes(basis, path), squares(basis, path, steps)
         self._curved = items_curved(run, path, self._knots, basis, progress)
 
     def ask(self, queries: BatchQueries) -> Asked:
@@ -111,19 +132,31 @@ class _Built(Built):
         basis = self._basis.with_columns(added)
         reduced = Reduced(
             maps(basis, steps),
-            torch.cat([self._slopes, slopes(added, path)], dim=-1),
-            both_squares(self._squares, squares(added, path, steps)),
+            *self._first_order(added),
             widened(
                 self._curved, run, path, self._knots, self._basis, added, self._progress
             ),
             torch.from_numpy(between(run.n_steps, self._knots)).to(end),
             run.places,
+            self._pushes(basis),
         )  # fmt: skip
         bends = [
             queries_curved(derivatives, end, batch, basis)
             for batch in track(batches, "queries", len(batches), self._progress)
         ]
         return _Asked(reduced, basis.slope(first), torch.stack(bends))
+
+    def _first_order(self, added: Basis) -> tuple[Tensor | None, Squares | None]:
+        """What gradients and their squares do to first order, in the columns with added ones."""
+        if self._first is None:
+            return None, None
+        held, of_squares = self._first
+        more = slopes(added, self._path), squares(added, self._path, self._steps)
+        return torch.cat([held, more[0]], dim=-1), both_squares(of_squares, more[1])
+
+    def _pushes(self, basis: Basis) -> list[Tensor] | None:
+        n, run = self._passes, self._run
+        return pushes(run, self._path, basis, n, self._seed, self._progress) if n else None
 
     def _adjoints(self, first: Tensor) -> Tensor:
         """Of the weights at a few steps, shape (n_adjoints, n): each step back bends by a batch.

@@ -15,10 +15,19 @@ with d mean and d square the adjoints of what the step absorbs, swept backwards 
 the mean curvature of some random steps. An order's loss is, up to a constant, the sum over places
 of A[p, order[p]].
 
+This derivative is the effect of an item only where the update is nearly linear in the moments. Adam
+with little behind it is not: v then changes with the order by as much as its mean. There an item is
+really taken at a place, in the middle of random orders, and the updates are followed exactly:
+
+    A[p, l] = mean over orders o of sum_{t >= p} <d weights[t + 1], change of step t by l at p>
+
+see `contexts`.
+
 The path is better taken as the mean of real trainings in balanced orders: it holds what the virtual
 training misses, that the mean of Adam's update is not the update of the means.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +38,8 @@ from torch import Tensor
 
 from influence.checks import check_positive, check_whole
 from influence.progress import track
+from influence.run import blocks
+from llm_influence.order.contexts import n_passes, tried
 from llm_influence.order.mean_path import MeanPath, Mixed, State, real_path, spaced, virtual_path
 from llm_influence.order.method import Asked, Built, Floats, Method, Orders, Trained
 from llm_influence.order.places import Places
@@ -38,15 +49,18 @@ from llm_influence.order.search import assigned, balanced
 
 Positions = NDArray[np.int64]
 
+TOGETHER = 16  # queries whose adjoints of all steps are held at a time
+
 
 @dataclass(frozen=True)
 class MeanField(Method):
     """The order-averaged sweep.
 
     Cost, in retrainings of T steps of one batch: build `orders`, and `knots` times the gradients
-    of all items, n_items / T each; a query about 3 for each of `curvature`. An order is then a sum
-    of look-ups. Memory: weights and moments at each step, and the gradients of all items at
-    `knots` steps.
+    of all items, n_items / T each; a query about 3 for each of `curvature`, and every 16 queries
+    together `contexts` times the updates, without gradients, of n_items (T + 1) / 2 trainings. An
+    order is then a sum of look-ups. Memory: weights, moments and the adjoints of 16 queries at each
+    step, and the gradients of all items at `knots` steps.
 
     Wrong where effects of places do not add up, as at high rates from a random start: no table of
     positions ranks orders there. Calibration shows it.
@@ -60,12 +74,16 @@ class MeanField(Method):
         curvature: Random orders; each step of the sweep takes the mean curvature of their steps
             there. None: of all items, exactly as their average has it.
         smoothing: Adam's sqrt(v) is sqrt(v + smoothing^2) in the sweep.
+        contexts: Passes over random orders whose updates are followed. 0: the derivative at the
+            mean, as always for SGD, whose updates are linear. None: 2, up to 16 of small
+            models; 1 where the updates are those of 1,000 trainings or more, 0 from 10,000 on.
     """
 
     orders: int = 16
     knots: int | None = 4
     curvature: int | None = 2
     smoothing: float = 1e-3
+    contexts: int | None = None
 
     def __post_init__(self) -> None:
         check_whole("orders", self.orders)
@@ -74,6 +92,8 @@ class MeanField(Method):
         if self.curvature is not None:
             check_whole("curvature", self.curvature, least=1)
         check_positive("smoothing", self.smoothing, zero=True)
+        if self.contexts is not None:
+            check_whole("contexts", self.contexts)
 
     def build(self, run: OptimizerRun, seed: int, progress: bool) -> Built:
         knots = spaced(run.n_steps, run.n_steps if self.knots is None else self.knots)
@@ -89,11 +109,16 @@ class _Built(Built):
         self, method: MeanField, run: OptimizerRun, path: MeanPath, seed: int, progress: bool
     ) -> None:
         self._method, self._run, self._path = method, run, path
-        self._progress = progress
+        self._seed, self._progress = seed, progress
         self._derivatives, self._rule = run.derivatives(), run.rule(method.smoothing)
         self._drawn = balanced(run.places, method.curvature or 1, seed)
 
     def ask(self, queries: BatchQueries) -> Asked:
+        some = blocks(queries.n_queries, TOGETHER)
+        found = [self._positions(queries[block]) for block in some]
+        return _Asked(np.concatenate(found), self._run.places)
+
+    def _positions(self, queries: BatchQueries) -> Floats:
         run, places, states = self._run, self._run.places, self._path.states
         found = np.zeros((queries.n_queries, places.n_places, places.n_items))
         end = states[-1].weights
@@ -101,6 +126,7 @@ class _Built(Built):
             [self._derivatives.gradient(end, run.placed(batch)) for batch in queries.batches]
         )
         adjoints = (first, *(torch.zeros_like(first) for _ in states[-1].moments))
+        kept = [first]
         steps = range(run.n_steps - 1, -1, -1)
         for step in track(steps, "mean field", run.n_steps, self._progress):
             here = self._path.at(step)
@@ -109,7 +135,24 @@ class _Built(Built):
             found[:, places.of_step(step)] = _effects(step, here, places, of_mean, of_square)
             bend = self._of_all if self._method.curvature is None else self._of_drawn
             adjoints = (weights + bend(step, here, of_mean, of_square), *moments)
-        return _Asked(found, places)
+            kept.append(adjoints[0])
+        passes = n_passes(self._method.contexts, run)
+        return self._tried(kept[::-1], passes) if passes else found
+
+    def _tried(self, adjoints: Sequence[Tensor], passes: int) -> Floats:
+        """Positions of updates that are followed.
+
+        Args:
+            adjoints: Of the weights before every step and after the last, shape (n_queries, n).
+            passes: Over random orders.
+        """
+        places = self._run.places
+        found = np.zeros((len(adjoints[0]), places.n_places, places.n_items))
+        for k in range(passes):
+            for one in tried(self._run, self._path, self._seed + k, self._progress):
+                effects = adjoints[one.step + 1][:, one.columns] @ one.changes.T / passes
+                found[:, one.places] += effects.double().cpu().numpy()[:, None]
+        return found
 
     def trained(self) -> Trained:
         return self._path.trained or Trained([], [])

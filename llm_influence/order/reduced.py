@@ -12,10 +12,12 @@ from torch import Tensor
 
 from influence.errors import UnsupportedModelError
 from llm_influence.order.basis import Basis
+from llm_influence.order.contexts import tried
 from llm_influence.order.mean_path import MeanPath
 from llm_influence.order.method import Floats, Orders
 from llm_influence.order.places import Places
 from llm_influence.order.rules import Partials
+from llm_influence.order.run import OptimizerRun
 
 MANY = 16  # orders for each item from which those of an item are taken together
 
@@ -47,25 +49,28 @@ class Reduced:
     Attributes:
         maps: From (x, m, gradient) to (x, m), of every step, shape (n_steps, 3 K, 2 K).
         slopes: Gradient of every item before every step less the average, shape
-            (n_steps, n_items, K).
-        squares: None where the rule has no v.
+            (n_steps, n_items, K); None where there are pushes.
+        squares: None where the rule has no v, and where there are pushes.
         curved: How the gradient of every item changes with x at every knot, shape
             (n_knots, n_items, K, K).
         between: What each knot counts at every step, shape (n_steps, n_knots).
         places: Of the run.
+        pushes: What items at places move x by at every step, each shape (n_places so far, n_items,
+            K); the gradients that `maps` take are what curvature makes of x alone then.
     """
 
     maps: Tensor
-    slopes: Tensor
+    slopes: Tensor | None
     squares: Squares | None
     curved: Tensor
     between: Tensor
     places: Places
+    pushes: Sequence[Tensor] | None = None
 
     def replayed(self, orders: Orders) -> Tensor:
         """Deviations from the average training's end, shape (n_orders, K)."""
-        n, (_, n_items, k) = len(orders), self.slopes.shape
-        x = self.slopes.new_zeros((n, k))
+        n, (_, n_items, k, _) = len(orders), self.curved.shape
+        x = self.curved.new_zeros((n, k))
         m = torch.zeros_like(x)
         seen = _Seen(self.squares, n, n_items, x)
         for step, maps in enumerate(self.maps):
@@ -74,10 +79,14 @@ class Reduced:
             here = self.places.of_step(step)
             for place in range(here.start, here.stop):
                 items = orders[:, place]
-                own = self.slopes[step][torch.from_numpy(items)] + _times(curved, items, x)
+                own = _times(curved, items, x)
+                if self.slopes is not None:
+                    own = own + self.slopes[step][torch.from_numpy(items)]
                 gradient = gradient + float(self.places.shares[place]) * own
             x, m = (torch.cat([x, m, gradient], dim=1) @ maps).split(k, dim=1)
             x = x + seen.moved(step, orders[:, here], here)
+            if self.pushes is not None:
+                x = x + _pushed(self.pushes[step], orders[:, : here.stop])
         return x
 
 
@@ -111,6 +120,27 @@ def _times(curved: Tensor, items: Orders, x: Tensor) -> Tensor:
         rows = torch.from_numpy(np.flatnonzero(items == item)).to(x.device)
         bent[rows] = x[rows] @ curved[item].T
     return bent
+
+
+def _pushed(pushes: Tensor, items: Orders) -> Tensor:
+    """Sums over places of the push of each order's item, shape (n_orders, K)."""
+    _, n_items, k = pushes.shape
+    rows = torch.from_numpy(items + n_items * np.arange(items.shape[1])).to(pushes.device)
+    return torch.nn.functional.embedding_bag(rows, pushes.view(-1, k), mode="sum")
+
+
+def pushes(
+    run: OptimizerRun, path: MeanPath, basis: Basis, n_contexts: int, seed: int, progress: bool
+) -> list[Tensor]:
+    """See `Reduced`; their mean over items is 0, as the path is the mean."""
+    places, into = run.places, basis.inverse
+    ends = [places.of_step(step).stop for step in range(run.n_steps)]
+    found = [into.new_zeros((end, run.n_train, basis.n)) for end in ends]
+    for k in range(n_contexts):
+        for one in tried(run, path, seed + k, progress):
+            found[one.step][one.places] += one.changes @ into[one.columns] / n_contexts
+    chances = torch.from_numpy(places.chances).to(into)
+    return [one - torch.einsum("i,pik->pk", chances, one)[:, None] for one in found]
 
 
 def maps(basis: Basis, steps: Sequence[Partials]) -> Tensor:
@@ -183,8 +213,8 @@ def _constant(diagonal: Tensor | None) -> float:
     """The number on a diagonal that has one number."""
     if diagonal is None or not torch.allclose(diagonal, diagonal[:1]):
         raise UnsupportedModelError(
-            "Expected groups of the optimizer with the same betas, got others; method "
-            '"mean_field" answers those.'
+            "Expected groups of the optimizer with the same betas, got others; Galerkin with "
+            'contexts, and method "mean_field", answer those.'
         )
     return float(diagonal[0])
 

@@ -12,7 +12,7 @@ its Jacobian is a table of diagonals: `partials`. The formulas are those of torc
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -57,8 +57,10 @@ class Rule(ABC):
         rates: Learning rate of every step and group.
         taken: Steps taken before the first one.
         smoothing: Adam's sqrt(v) is sqrt(v + smoothing^2): its derivative is bounded then.
+        linear: Whether moves are linear in the gradients.
     """
 
+    linear: ClassVar[bool]
     flat: Flat
     groups: tuple[Mapping[str, Any], ...]
     rates: tuple[tuple[float, ...], ...]
@@ -122,6 +124,8 @@ class Adam(Rule):
     gradient (Adam) or taken from the weights (AdamW).
     """
 
+    linear = False
+
     def start(self, state: Mapping[int, Mapping[str, Any]], like: Tensor) -> Moments:
         return _gathered(self.flat, state, ("exp_avg", "exp_avg_sq"), like)
 
@@ -151,6 +155,8 @@ class Adam(Rule):
 
 class Momentum(Rule):
     """SGD with or without momentum: one moment, the buffer."""
+
+    linear = True
 
     def start(self, state: Mapping[int, Mapping[str, Any]], like: Tensor) -> Moments:
         return _gathered(self.flat, state, ("momentum_buffer",), like)
@@ -227,6 +233,8 @@ def back_through_clip(gradient: Tensor, adjoint: Tensor, most: float | None) -> 
 
 def _root(x: Tensor) -> Tensor:
     """Square root whose derivative at 0 is 0: parameters that never had a gradient do not move."""
+    if not x.requires_grad:
+        return x.clamp(min=0).sqrt()
     positive = x > 0
     return torch.where(positive, torch.where(positive, x, 1.0).sqrt(), 0.0)
 

@@ -53,10 +53,10 @@ RECORDED: dict[str, dict[str, Any]] = {
 
 @pytest.fixture
 def everything(monkeypatch: pytest.MonkeyPatch) -> Galerkin:
-    """All directions, and gradients and curvature at all steps."""
+    """All directions, gradients and curvature at all steps, and items to first order."""
     monkeypatch.setattr(bases, "ENOUGH", 2.0)
     monkeypatch.setattr(galerkin, "TABLES", 100)
-    return Galerkin(columns=100, knots=100, paths=10, spread=0.0)
+    return Galerkin(columns=100, knots=100, paths=10, contexts=0, spread=0.0)
 
 
 def straight(
@@ -237,10 +237,13 @@ def test_answers_follow_the_seed() -> None:
     assert np.array_equal(found(0), found(0)) and not np.array_equal(found(0), found(1))
 
 
-def test_groups_with_other_betas_are_refused() -> None:
-    run = adapted(groups=[{}, {"betas": (0.9, 0.8)}])
+def test_groups_with_other_betas_are_answered_with_contexts_alone() -> None:
+    run = adapted(batches=pairs(8, 4), before=20, groups=[{}, {"betas": (0.9, 0.8)}])
+    order = SampleOrder(Galerkin(), calibrate=20).fit(run, progress=False)
+    calibration = order.ask(QUERIES).calibration
+    assert calibration is not None and calibration.spearman > 0.9
     with pytest.raises(UnsupportedModelError, match="same betas"):
-        Galerkin().build(run, 0, False)
+        Galerkin(contexts=0).build(run, 0, False)
 
 
 def test_groups_with_other_rates_and_decays_are_answered(everything: Galerkin) -> None:
@@ -252,7 +255,7 @@ def test_groups_with_other_rates_and_decays_are_answered(everything: Galerkin) -
 
 @pytest.mark.parametrize(
     "settings",
-    [{"columns": 0}, {"adjoints": -1}, {"knots": 0}, {"paths": 1.5}, {"spread": -1.0}],
+    [{"columns": 0}, {"adjoints": -1}, {"knots": 0}, {"paths": 1.5}, {"contexts": -1}],
 )
 def test_wrong_settings_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(iter(settings))):

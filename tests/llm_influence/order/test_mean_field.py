@@ -23,7 +23,8 @@ from tests.llm_influence.order.recorded import plain_gpt2
 from tests.llm_influence.order.tiny import Batch, adapted, pairs
 from tests.reference import relaxed_order
 
-EXACT = MeanField(orders=0, knots=None, curvature=None, smoothing=0.0)
+DERIVATIVE: dict[str, Any] = {"orders": 0, "knots": None, "smoothing": 0.0, "contexts": 0}
+EXACT = MeanField(**DERIVATIVE, curvature=None)
 QUERIES = pairs(2, seed=5)
 ADAM, ADAMW, SGD = torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD
 BETAS = {"betas": (0.8, 0.9)}
@@ -107,7 +108,7 @@ def test_positions_of_samples_are_derivatives_of_the_relaxed_training() -> None:
 @pytest.mark.parametrize("clipped", [None, 1.5])
 def test_as_many_orders_as_items_have_the_curvature_of_all(clipped: float | None) -> None:
     run = adapted(before=3, record_options={"max_grad_norm": clipped})
-    drawn = MeanField(orders=0, knots=None, curvature=4, smoothing=0.0)
+    drawn = MeanField(**DERIVATIVE, curvature=4)
     torch.testing.assert_close(positions(run, drawn), positions(run, EXACT))
 
 
@@ -118,7 +119,7 @@ def test_random_steps_of_several_items_have_about_the_curvature_of_all(
 ) -> None:
     record_options = {"accumulate": 2 if unit == "batch" else 1, "max_grad_norm": clipped}
     run = adapted(batches=pairs(10, 3), before=3, record_options=record_options).by(unit)
-    drawn = MeanField(orders=0, knots=None, curvature=10, smoothing=0.0)
+    drawn = MeanField(**DERIVATIVE, curvature=10)
     found, wanted = positions(run, drawn), positions(run, EXACT)
     assert (found - wanted).norm() < 0.1 * wanted.norm()
 
@@ -189,7 +190,7 @@ def test_the_trainings_of_the_path_calibrate_too() -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [{"orders": -1}, {"knots": 0}, {"curvature": 0}, {"smoothing": -1.0}, {"orders": 1.5}],
+    [{"orders": -1}, {"knots": 0}, {"curvature": 0}, {"contexts": -1}, {"orders": 1.5}],
 )
 def test_wrong_settings_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(iter(settings))):
