@@ -3,13 +3,16 @@
 #   make quickstart-llm  a tiny language model learns facts: which sentences taught it its answers
 #   make quickstart-order  other orders of a tiny training: predicted, found, really tried
 #   make test          all tests
+#   make test-trees    the tests that need no torch, in an environment without it
+#   make oldest        all tests with the oldest versions users may have, in .venv-oldest
+#   make wheel         the wheel and the source distribution, into dist, tried in a new environment
 #   make lint          formatting, lint, types
 #   make format        apply the formatting and the safe fixes
 #   make docs          the documentation, into docs/_build
 #   make zoo           draw thousands of models and hold each against oracles; ARGS="--n 500"
 #   make bench         benchmarks; ARGS="..." goes to them
 #   make study         methods against real retraining, over data sets and libraries
-# PYTHON=... chooses the interpreter, VENV=... the folder of the environment.
+# PYTHON=... chooses the interpreter, VENV=... the folder of the environment, PINS=... its versions.
 
 # The first Python 3.11 or newer that really runs and can make an environment.
 PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
@@ -17,10 +20,12 @@ PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
 	2>/dev/null && echo $$python && break; done)
 VENV ?= .venv
 BIN := $(VENV)/bin
-INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
-METADATA := pyproject.toml setup.py constraints.txt
+PINS ?= constraints.txt
+INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check -c $(PINS)
+METADATA := pyproject.toml setup.py $(PINS)
 
-.PHONY: help quickstart quickstart-llm quickstart-order test lint format docs zoo bench study
+.PHONY: help quickstart quickstart-llm quickstart-order test test-trees oldest wheel lint format \
+	docs zoo bench study
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -36,6 +41,18 @@ quickstart-order: $(VENV)/.quickstart-order
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -q -n 2 $(ARGS)
+
+test-trees: $(VENV)/.dev-trees
+	$(BIN)/python -m pytest -q -n 2 tests/influence tests/tree_influence tests/zoo \
+		tests/laws/test_laws.py $(ARGS)
+
+oldest:
+	@$(MAKE) test VENV=.venv-oldest PINS=constraints-oldest.txt PYTHON=python3.11
+
+wheel: $(VENV)/.wheel
+	@rm -rf dist
+	$(BIN)/python -m build --outdir dist >/dev/null
+	$(BIN)/python -m tests.wheel dist
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -79,6 +96,15 @@ $(VENV)/.quickstart-llm: $(METADATA) | $(VENV)/.made
 $(VENV)/.quickstart-order: $(METADATA) | $(VENV)/.made
 	@echo 'Installing into $(VENV); the first time takes some minutes.'
 	@$(INSTALL) -e '.[llm,report]'
+	@touch $@
+
+$(VENV)/.wheel: $(METADATA) | $(VENV)/.made
+	@$(INSTALL) build
+	@touch $@
+
+$(VENV)/.dev-trees: $(METADATA) | $(VENV)/.made
+	@echo 'Installing into $(VENV); the first time takes some minutes.'
+	@$(INSTALL) -e '.[dev-trees]'
 	@touch $@
 
 $(VENV)/.dev: $(METADATA) | $(VENV)/.made

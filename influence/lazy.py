@@ -4,6 +4,8 @@ import importlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
+from influence.extras import extras_named
+
 
 def exports(
     package: str, homes: Mapping[str, Sequence[str]]
@@ -23,7 +25,8 @@ def exports(
             return importlib.import_module(modules[name])
         if name not in home_of:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        value = getattr(importlib.import_module(home_of[name]), name)
+        with extras_named():
+            value = getattr(importlib.import_module(home_of[name]), name)
         setattr(sys.modules[package], name, value)
         return value
 

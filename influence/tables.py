@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from influence.errors import InputError, StorageError
+from influence.extras import check_installed, installed
 from influence.result import Influence
 from influence.top import TopInfluence
 
@@ -20,9 +21,17 @@ def read_table(path: str, text: Sequence[str] = (), fill: str | None = None) -> 
         path: The file.
         text: CSV columns that are read as they are written, only empty fields as missing.
         fill: What to put where a column of text has no value; None leaves it missing.
+
+    Raises:
+        StorageError: The file cannot be read.
+        MissingPackageError: It is a Parquet file and pyarrow is not installed.
+        InputError: It has no rows.
     """
+    is_parquet = Path(path).suffix in (".parquet", ".pq")
+    if is_parquet:
+        check_installed("pyarrow")
     try:
-        if Path(path).suffix in (".parquet", ".pq"):
+        if is_parquet:
             table = pd.read_parquet(path)
         else:
             table = pd.read_csv(path)
@@ -64,7 +73,7 @@ def write_results(folder: str, top: TopInfluence, queries: pd.DataFrame) -> list
         provenance = json.dumps(asdict(top.provenance), indent=2)
         (part / "provenance.json").write_text(provenance + "\n")
         top.save(part / "influence.npz")
-        if _has_parquet():
+        if installed("pyarrow"):
             frame.to_parquet(part / "influence.parquet", index=False)
             names.insert(3, "influence.parquet")
     return [Path(folder) / name for name in names]
@@ -103,9 +112,3 @@ def together(folder: str | Path) -> Iterator[Path]:
         if isinstance(error, StorageError):
             raise
         raise StorageError(f"Could not write {target}: {error.strerror or error}.") from error
-
-
-def _has_parquet() -> bool:
-    from importlib.util import find_spec
-
-    return find_spec("pyarrow") is not None

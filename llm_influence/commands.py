@@ -34,6 +34,4 @@ class Quickstart:
 llm = Group(
     "which training examples made this language model say that",
     {"build": Build(), "query": Query(), "quickstart": Quickstart()},
-    extra="llm",
-    packages=("torch", "transformers", "datasets", "peft", "safetensors", "bm25s"),
 )

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from influence.errors import InputError, StorageError
+from influence.extras import check_installed
 from llm_influence.encoding import KINDS as TEXT_KINDS
 
 # The keys of each kind of record; the first kind whose keys are all there is taken.
@@ -77,6 +78,8 @@ def _parsed(path: str, text: str, line: int) -> Any:
 
 
 def _read_table(path: str) -> list[dict[str, Any]]:
+    if not path.endswith(".csv"):
+        check_installed("pyarrow")
     try:
         if path.endswith(".csv"):
             texts = {key: str for kind in KINDS for key in kind}

@@ -14,7 +14,6 @@ from influence.report import write
 from influence.report.page import check_writable
 from influence.result import Influence
 from influence.tables import ranking
-from tree_influence.reporting import report_page
 
 FLIPPED_SHARE = 0.08
 SHOWN_QUERIES = 3
@@ -60,6 +59,7 @@ def quickstart(seed: int = 0, report: str | None = None, progress: bool = True) 
             "pip install 'influence-toolkit[lightgbm]'."
         ) from error
     from tree_influence import BoostIn, LeafInfluence, trace
+    from tree_influence.reporting import report_page
 
     X_train, X_test, y_train, y_test, flipped = _data(seed)
     model = LGBMClassifier(n_estimators=50, num_leaves=8, random_state=seed, verbose=-1)

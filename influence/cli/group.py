@@ -1,11 +1,10 @@
 """A command made of commands: `influence llm build`, `influence llm query`."""
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from influence.cli import Command, Found, add_commands, shared_options
-from influence.errors import MissingPackageError
 
 
 @dataclass(frozen=True)
@@ -15,15 +14,11 @@ class Group:
     Attributes:
         help: One line for the list of commands.
         commands: The commands by name.
-        extra: The extra of this toolkit that brings what the commands import.
-        packages: The packages it brings.
         example: The calls that one begins with.
     """
 
     help: str
     commands: Mapping[str, Command]
-    extra: str = ""
-    packages: Sequence[str] = ()
     example: str = ""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -32,16 +27,7 @@ class Group:
         parser.epilog = f"`{parser.prog} COMMAND --help` explains one command."
 
     def run(self, args: argparse.Namespace) -> Found | None:
-        try:
-            return self.commands[args.inner_command].run(args)
-        except ModuleNotFoundError as error:
-            package = (error.name or "").partition(".")[0]
-            if package not in self.packages:
-                raise
-            raise MissingPackageError(
-                f"This command needs {package}, which is not installed: "
-                f"pip install 'influence-toolkit[{self.extra}]'."
-            ) from error
+        return self.commands[args.inner_command].run(args)
 
     def kept(self, args: argparse.Namespace) -> str:
         return self.commands[args.inner_command].kept(args)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from influence import __version__
 from influence.cli import Command, add_commands, shared_options
 from influence.errors import InfluenceError
+from influence.extras import extras_named
 
 GROUP = "influence.commands"
 
@@ -75,7 +76,7 @@ class _Terminated(KeyboardInterrupt):
 
 def _run(command: Command, args: argparse.Namespace) -> int:
     try:
-        with _terminable():
+        with _terminable(), extras_named():
             _answer(command, args)
         return 0
     except BrokenPipeError:  # the reader, say `head`, has seen enough

@@ -42,6 +42,4 @@ order = Group(
         "compare": Compare(),
         "quickstart": Quickstart(),
     },
-    extra="llm",
-    packages=("torch", "transformers", "safetensors"),
 )

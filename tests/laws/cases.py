@@ -3,7 +3,6 @@
 import contextlib
 
 import pytest
-import torch
 
 from influence.testing import LAWS
 
@@ -20,6 +19,8 @@ def obeyed(estimators):
 
 @contextlib.contextmanager
 def torch_threads(n):
+    import torch
+
     before = torch.get_num_threads()
     torch.set_num_threads(n)
     try:

@@ -148,7 +148,7 @@ sys.exit(main(sys.argv[1:], {"llm": llm}))
     [
         (["--help"], 0, "which training examples"),
         (["llm", "build", "--help"], 0, "influence llm query --store DIR"),
-        (["llm", "quickstart"], 2, "error: This command needs torch"),
+        (["llm", "quickstart"], 2, "error: This needs torch"),
         (["llm", "build", "--model", ".", "--data", "d", "--store", "s"], 2, "toolkit[llm]"),
     ],
 )

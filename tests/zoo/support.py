@@ -41,7 +41,7 @@ def _oldest(zoo: Zoo) -> str:
     """The oldest version that the tests are run with."""
     extras = tomllib.loads(PYPROJECT.read_text())["project"]["optional-dependencies"]
     package = PACKAGES.get(zoo.library, zoo.library)
-    needed = [Requirement(line) for line in extras["dev"]]
+    needed = [Requirement(line) for line in extras["dev-trees"]]
     return next(str(one.specifier) for one in needed if one.name == package).removeprefix(">=")
 
 

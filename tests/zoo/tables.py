@@ -74,9 +74,12 @@ def _arrow_dtypes(frame):
 
 
 def _polars(frame):
+    """Categories as Enum: since 3.3 XGBoost refuses polars' Categorical."""
     import polars
 
-    return polars.from_pandas(frame)
+    columns = frame.select_dtypes("category").columns
+    enums = {name: polars.Enum(frame[name].cat.categories.tolist()) for name in columns}
+    return polars.from_pandas(frame).cast(enums)
 
 
 def _arrow(frame):

@@ -5,6 +5,7 @@ import os
 from typing import Any
 
 from influence.errors import UnsupportedModelError
+from influence.extras import extras_named
 from tree_influence.adapters.base import Adapter
 from tree_influence.adapters.files import kind_of_file
 
@@ -17,8 +18,14 @@ LIBRARIES = {
 
 
 def load(path: str | os.PathLike[str]) -> Any:
-    """Loads a saved model with its own library; the kind is read off the file, not its name."""
-    return importlib.import_module(LIBRARIES[kind_of_file(path)]).load(path)
+    """Loads a saved model with its own library; the kind is read off the file, not its name.
+
+    Raises:
+        MissingPackageError: The library is not installed.
+    """
+    library = LIBRARIES[kind_of_file(path)]
+    with extras_named():
+        return importlib.import_module(library).load(path)
 
 
 def parse(model: Any, params: dict[str, Any] | None = None) -> Adapter:

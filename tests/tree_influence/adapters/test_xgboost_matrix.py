@@ -137,15 +137,18 @@ def test_categories_of_a_matrix_are_known_by_name():
     """Its codes are its own; the library turns them into the model's, and so must we."""
     model, table, y, _ = fit("reg:squarederror", 2)
     expected = trace(model, table, y)
+    cities, zips = ["Ulm", "Rom", "Riga", "Oslo", "Bern"], [30, 20, 10]
+    if VERSION < (3, 3):  # later ones refuse to predict where a new category is listed
+        cities, zips = [*cities[:2], "Paris", *cities[2:]], [30, 20, 11, 10]
     other = table.assign(
-        city=table["city"].cat.set_categories(["Ulm", "Rom", "Paris", "Riga", "Oslo", "Bern"]),
-        zip=table["zip"].cat.set_categories([30, 20, 11, 10]),
+        city=table["city"].cat.set_categories(cities), zip=table["zip"].cat.set_categories(zips)
     )
     run = trace(model, matrix_of(other, y))
     np.testing.assert_array_equal(run.leaves, expected.leaves)
     theirs = booster_of(model).predict(matrix_of(other, y), pred_leaf=True)
     np.testing.assert_array_equal(run.adapter.ensemble.labels(run.leaves), theirs)
-    unseen = other.assign(city=other["city"].fillna("Paris"))
+    city = other["city"].astype(object).fillna("Paris").astype("category")
+    unseen = other.assign(city=city)
     with pytest.raises(InputError, match="'Paris', a category unseen"):
         trace(model, matrix_of(unseen, y))
 
