@@ -105,8 +105,9 @@ def test_every_public_name_is_in_the_reference():
 
 
 def links(name: str, text: str) -> set[str]:
-    """Pages that a page links to, by their paths in the folder of documentation."""
-    found = re.findall(r"\]\((?!https?:)([^)#]+)", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    """Pages that a page links to, by their paths in the folder of documentation; no pictures."""
+    prose = re.sub(r"```.*?```|!\[[^]]*\]\([^)]*\)", "", text, flags=re.DOTALL)
+    found = re.findall(r"\]\((?!https?:)([^)#]+)", prose)
     return {inside(name, target) for target in found}
 
 

@@ -6,8 +6,10 @@ when interrupted, 143 when terminated.
 
 import argparse
 import contextlib
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from influence import __version__
 from influence.cli import Command, add_commands, shared_options
@@ -76,7 +78,7 @@ class _Terminated(KeyboardInterrupt):
 
 def _run(command: Command, args: argparse.Namespace) -> int:
     try:
-        with _terminable(), extras_named():
+        with _interruptible(), extras_named():
             _answer(command, args)
         return 0
     except BrokenPipeError:  # the reader, say `head`, has seen enough
@@ -107,8 +109,11 @@ def _answer(command: Command, args: argparse.Namespace) -> None:
 
 
 @contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM ends what is done inside as Ctrl-C does."""
+def _interruptible() -> Iterator[None]:
+    """SIGTERM ends what is done inside as Ctrl-C does, and neither is lost.
+
+    Python drops an exception that falls into a destructor: the signal is then sent once more.
+    """
     import signal
     import threading
 
@@ -119,11 +124,20 @@ def _terminable() -> Iterator[None]:
     def stop(*_: object) -> None:
         raise _Terminated
 
-    before = signal.signal(signal.SIGTERM, stop)
+    def dropped(what: Any) -> None:
+        if not isinstance(what.exc_value, KeyboardInterrupt):
+            hook(what)
+            return
+        number = signal.SIGTERM if isinstance(what.exc_value, _Terminated) else signal.SIGINT
+        threading.Timer(0.05, os.kill, (os.getpid(), number)).start()
+
+    before, hook = signal.signal(signal.SIGTERM, stop), sys.unraisablehook
+    sys.unraisablehook = dropped
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+        sys.unraisablehook = hook
 
 
 if __name__ == "__main__":

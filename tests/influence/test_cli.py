@@ -6,6 +6,7 @@ import importlib
 import json
 import shlex
 import signal
+import time
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -30,6 +31,42 @@ ERRORS: dict[str, BaseException] = {
     "greedily": MemoryError("Unable to allocate 8 GiB"),
     "interrupted": KeyboardInterrupt(),
 }
+
+
+class Dropped:
+    """A command whose interruption falls into a destructor, where Python drops it."""
+
+    help = example = "is interrupted in a destructor"
+
+    def __init__(self, sent: signal.Signals) -> None:
+        self.sent = sent
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        pass
+
+    def run(self, args: argparse.Namespace) -> None:
+        sent = self.sent
+
+        class Held:
+            def __del__(self) -> None:
+                signal.raise_signal(sent)
+                for _ in range(1000):  # the handler runs between these
+                    pass
+
+        held = Held()
+        del held
+        time.sleep(5)
+
+    def kept(self, args: argparse.Namespace) -> str:
+        return "all is kept"
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interruption_in_a_destructor_is_not_lost(
+    sent: signal.Signals, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["dropped"], {"dropped": Dropped(sent)}) == code
+    assert capsys.readouterr().err == "interrupted; all is kept\n"
 
 
 class Fake:
