@@ -74,6 +74,15 @@ def columns_of(trainer: Any) -> frozenset[str] | None:
     return frozenset({*known, "label", "label_ids", *trainer.label_names})
 
 
+def precision_of(trainer: Any) -> str:
+    """What it computes in: no (as the model is), bf16 or fp16.
+
+    In transformers 4 a Trainer may compute in that of an earlier one of the same process, whatever
+    its own arguments say: a variable of the environment hands it on.
+    """
+    return "fp16" if trainer.args.fp16 else trainer.accelerator.mixed_precision
+
+
 def check_trainer(trainer: Any) -> None:
     """Refuses what changes a batch's loss or gradients in a way that cannot be undone.
 
@@ -99,7 +108,7 @@ def check_trainer(trainer: Any) -> None:
         "several processes (world_size > 1)": args.world_size > 1,
         "DeepSpeed": getattr(trainer, "is_deepspeed_enabled", False),
         "FSDP": getattr(trainer, "is_fsdp_enabled", False),
-        "fp16, whose GradScaler skips steps": args.fp16,
+        "fp16, whose GradScaler skips steps": precision_of(trainer) == "fp16",
         "torch_compile": args.torch_compile,
         "label_smoothing_factor": args.label_smoothing_factor != 0,
         "neftune_noise_alpha": getattr(args, "neftune_noise_alpha", None) is not None,

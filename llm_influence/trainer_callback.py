@@ -18,7 +18,7 @@ from llm_influence.projection import Identity, Kronecker, Projection
 from llm_influence.rows import Held, RowMap, TrainRows
 from llm_influence.run import CheckpointRun, trace
 from llm_influence.store import Plan, Store
-from llm_influence.trainer_batches import check_trainer, number
+from llm_influence.trainer_batches import check_trainer, number, precision_of
 from llm_influence.trainer_passes import TrainingPasses
 
 
@@ -122,7 +122,7 @@ class CollectRows:
             trainer.model,
             DataLoader(trainer.train_dataset, collate_fn=trainer.data_collator),
             batch_size=args.per_device_train_batch_size,
-            dtype="bfloat16" if args.bf16 else None,
+            dtype="bfloat16" if precision_of(trainer) == "bf16" else None,
         )
         if run.loss not in (causal_lm, classification):
             raise NotYetSupportedError(

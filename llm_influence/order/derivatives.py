@@ -47,6 +47,9 @@ class Derivatives:
         held = set(map(id, self._parameters))
         for parameter in self._model.parameters():
             parameter.requires_grad_(id(parameter) in held)
+        if getattr(self._model, "is_gradient_checkpointing", False):  # of transformers
+            options = {"use_reentrant": False}  # the other kind refuses torch.autograd.grad
+            self._model.gradient_checkpointing_enable(options)  # type: ignore[operator]
 
     def losses(self, weights: Tensor, batch: Any) -> Tensor:
         """Loss of each example, shape (n_examples,)."""

@@ -21,6 +21,7 @@ from llm_influence.trainer_batches import (
     check_trainer,
     columns_of,
     number,
+    precision_of,
 )
 
 
@@ -175,10 +176,11 @@ def _check_arithmetic(trainer: Any) -> None:
             "A training is recorded with the weights it ends in, this Trainer has "
             "load_best_model_at_end=True; train as many steps as the best model took."
         )
-    if args.bf16:
+    if precision_of(trainer) == "bf16":
         raise NotYetSupportedError(
             "A training is recorded in the precision of the model, this Trainer has bf16=True, "
-            "which is autocast. Train without it: in float32, or with a model in bfloat16."
+            "which is autocast, or follows one in this process that has. Train without it, in a "
+            "new process: in float32, or with a model in bfloat16."
         )
     if trainer.optimizer is not None:
         check_optimizer(getattr(trainer.optimizer, "optimizer", trainer.optimizer))

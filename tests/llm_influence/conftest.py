@@ -19,3 +19,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write(tmp_path / "asked.jsonl", texts(3, seed=1))
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def new_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a new process: transformers 4 hands the precision of one Trainer on to the next."""
+    from accelerate.state import AcceleratorState
+
+    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
+    AcceleratorState._reset_state(reset_partial_state=True)

@@ -29,8 +29,8 @@ from tests.llm_influence.architectures import (
 from tests.llm_influence.models import VOCABULARY, gpt2, labelled, texts
 from tests.reference import autograd
 
-# Parameters without a layer kind: routed experts.
-UNCOVERED = {"Mixtral": "mlp"}
+# Routed experts, by their names in transformers 5 and 4: no layer kind, or some tokens only.
+UNCOVERED = {"Mixtral": ("mlp", "block_sparse_moe")}
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +87,7 @@ def test_architectures_of_transformers(name):
         assert run.coverage.share == 1.0, run.coverage.uncovered
     else:
         assert run.coverage.uncovered
-        assert all(left in parameter for parameter in run.coverage.uncovered)
+        assert all(any(name in one for name in left) for one in run.coverage.uncovered)
     assert_rows(run, lambda i: autograd.gradient(model, examples[i]))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import GPT2LMHeadModel, Trainer, TrainerCallback, TrainingArguments
+from transformers import GPT2LMHeadModel, Trainer, TrainerCallback, TrainingArguments, __version__
 
 from influence.errors import InputError, NotFittedError, NotYetSupportedError
 from llm_influence.projection import Kronecker
@@ -16,6 +16,10 @@ from llm_influence.tracin import TracIn
 from llm_influence.trainer_callback import CollectRows
 from tests.llm_influence.models import bert, gpt2, labelled, texts
 from tests.reference import autograd
+
+pytestmark = pytest.mark.usefixtures("new_accelerator")
+IS_NEW = int(__version__.partition(".")[0]) >= 5
+GROUPED = {"train_sampling_strategy": "group_by_length"} if IS_NEW else {"group_by_length": True}
 
 
 def padded(examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
@@ -96,7 +100,7 @@ def assert_rows_are_autograds(
         {"eval_strategy": "steps", "eval_steps": 1},
         {"dataloader_num_workers": 1},
         {"gradient_checkpointing": True},
-        {"train_sampling_strategy": "group_by_length"},
+        GROUPED,
     ],
     ids=["accumulated", "plain", "evaluated", "worker", "checkpointed", "grouped"],
 )

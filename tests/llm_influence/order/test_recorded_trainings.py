@@ -190,8 +190,8 @@ def test_examples_are_queries_one_each() -> None:
     assert run.queries(again) is again
 
 
-def checkpointed(model: Any) -> nn.Module:
-    model.gradient_checkpointing_enable()
+def checkpointed(model: Any, reentrant: bool = False) -> nn.Module:
+    model.gradient_checkpointing_enable({"use_reentrant": reentrant})
     return model
 
 
@@ -203,8 +203,9 @@ def test_either_mode_trains_alike(training: bool) -> None:
     assert torch.equal(run.final, recorded().final)
 
 
-def test_gradient_checkpointing() -> None:
-    run, plain = recorded(model=checkpointed(plain_gpt2())), recorded()
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_gradient_checkpointing(reentrant: bool) -> None:
+    run, plain = recorded(model=checkpointed(plain_gpt2(), reentrant)), recorded()
     assert_repeats(run)
     torch.testing.assert_close(run.final, plain.final)
     torch.manual_seed(0)

@@ -11,6 +11,7 @@ from transformers import (
     Trainer,
     TrainerCallback,
     TrainingArguments,
+    __version__,
     default_data_collator,
 )
 
@@ -28,6 +29,10 @@ from llm_influence.losses import causal_lm, classification
 from llm_influence.order.trainer import RecordTraining
 from tests.llm_influence.models import bert, gpt2, labelled, llama, texts
 from tests.llm_influence.order.recorded import plain_gpt2
+
+pytestmark = pytest.mark.usefixtures("new_accelerator")
+IS_NEW = int(__version__.partition(".")[0]) >= 5
+NESTEROV = {"optim_args": "momentum=0.9,nesterov=True"} if IS_NEW else {}  # 4 ignores it for SGD
 
 
 def right_padded(examples: list[dict[str, Any]]) -> dict[str, Tensor]:
@@ -151,7 +156,7 @@ def test_the_steps_are_those_of_a_plain_loop(tmp_path: Path) -> None:
     [
         ({"collator": default_data_collator, "examples": same_length(12)}, TokenExamples),
         ({"optim": "adamw_torch_fused", "max_grad_norm": 0.0}, OtherExamples),
-        ({"optim": "sgd", "optim_args": "momentum=0.9,nesterov=True"}, OtherExamples),
+        ({"optim": "sgd", "warmup_steps": 0, **NESTEROV}, OtherExamples),
         ({"gradient_checkpointing": True}, OtherExamples),
         ({"gradient_accumulation_steps": 1, "max_steps": 3}, OtherExamples),
         ({"gradient_accumulation_steps": 1, "examples": texts(11)}, OtherExamples),
@@ -261,6 +266,15 @@ def test_what_is_not_repeated_is_refused_by_name(
     with pytest.raises(error, match=message):
         trained(trainer)
     assert trainer.data_collator is own
+
+
+def test_the_precision_of_an_earlier_trainer_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = trainer_of(tmp_path)
+    monkeypatch.setattr(type(trainer.accelerator), "mixed_precision", "bf16")
+    with pytest.raises(NotYetSupportedError, match="follows one in this process"):
+        trained(trainer)
 
 
 def test_weights_changed_by_another_callback_are_noticed(tmp_path: Path) -> None:
