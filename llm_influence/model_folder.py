@@ -74,10 +74,14 @@ def _whole(path: Path, stated: dict[str, Any], initialised: tuple[str, ...]) -> 
         raise StorageError(f"The model in {path} cannot be loaded: {_line(error)}") from error
     model, report = found
     if report["mismatched_keys"]:
-        name, saved, wanted = sorted(report["mismatched_keys"])[0]
+        first = sorted(report["mismatched_keys"])[0]  # in transformers 4 the name alone
+        name, shape = (first, "another shape") if isinstance(first, str) else (
+            first[0], f"the shape {tuple(first[1])}"
+        )  # fmt: skip
         raise StorageError(
-            f"The weights in {path} are not of the model in its config.json: {name} has the shape "
-            f"{tuple(saved)}, expected {tuple(wanted)}; save model and config together again."
+            f"The weights in {path} are not of the model in its config.json: {name} has {shape}, "
+            f"expected {tuple(model.state_dict()[name].shape)}; save model and config together "
+            "again."
         )
     missing = [n for n in report["missing_keys"] if not any(part in n for part in initialised)]
     if missing:
