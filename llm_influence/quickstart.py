@@ -15,12 +15,11 @@ from influence.checks import check_whole
 from influence.cli import Found
 from influence.detection import label_noise_curve
 from influence.errors import MissingPackageError
-from influence.report import write
 from influence.report.page import check_writable
 from llm_influence.bm25 import BM25
 from llm_influence.facts_model import Trained, answers_right, encoded, train
-from llm_influence.reporting import report_page
-from llm_influence.run import trace
+from llm_influence.reporting import report
+from llm_influence.run import CheckpointRun, trace
 from llm_influence.tracin import TracIn
 
 TITLE = "Which sentences taught a small GPT its answers?"
@@ -55,20 +54,20 @@ Reading the sentences of largest self-influence first finds those that state som
 Next: influence llm build --model DIR --data train.jsonl --store DIR"""
 
 
-def quickstart(seed: int = 0, report: str | None = None, progress: bool = True) -> Found:
+def quickstart(seed: int = 0, page: str | None = None, progress: bool = True) -> Found:
     """Trains a small GPT on made-up facts, asks it, and finds the sources of its answers.
 
     Args:
         seed: Seed of the facts, the weights and the batches.
-        report: File of a page about the questions; None for none.
+        page: File of a page about the questions; None for none.
         progress: Show bars.
 
     Raises:
         MissingPackageError: The generator of facts is not there: it comes with the repository.
     """
     check_whole("seed", seed)
-    if report is not None:
-        check_writable(report)
+    if page is not None:
+        check_writable(page)
     made = generator()
     facts = made.made_up_facts(seed=seed, wrong=WRONG)
     tokenizer = made.word_tokenizer(facts.texts())
@@ -84,17 +83,33 @@ def quickstart(seed: int = 0, report: str | None = None, progress: bool = True) 
         name: one.fit(run, progress=progress).explain(asked, progress=progress)
         for name, one in estimators.items()
     }
-    values = {name: one.values for name, one in found.items()}
-    best = next(iter(estimators))
-    suspicion = estimators[best].self_influence(progress=progress)[: len(facts.documents)]
-    top = np.argsort(-values[best][:, 0])[:5]
-    first = estimators[best].tokens(asked[:1], [int(top[0])])
-    shown = _ranked(values[best][:, 0], top, trained, tokenizer)
+    best, explained = next(iter(estimators.values())), next(iter(found.values()))
+    suspicion = best.self_influence(progress=progress)[: len(facts.documents)]
+    top = np.argsort(-explained.values[:, 0])[:5]
+    of_tokens = best.tokens(asked[:1], [int(top[0])]).of_train[0]
     ids = trained.examples[top[0]]["input_ids"]
-    tokens = _tokens(first.of_train[0], ids, int(top[0]), tokenizer)
-    recall = _recall(values, facts.sources)
-    noise = label_noise_curve(suspicion, np.asarray(facts.wrong), INSPECTED)
-    text = REPORT.format(
+    document = {
+        "provenance": asdict(explained.provenance),
+        "queries": [{"query": 0, **facts.questions[0]}],
+        "results": _ranked(explained.values[:, 0], top, trained, tokenizer),
+        "tokens": _tokens(of_tokens, ids, int(top[0]), tokenizer),
+        "recall": _recall({name: one.values for name, one in found.items()}, facts.sources),
+        "noise": label_noise_curve(suspicion, np.asarray(facts.wrong), INSPECTED),
+    }
+    text = _text(facts, trained, run, document)
+    if page is None:
+        return Found(text, document)
+    report(
+        page, best, asked, tokenizer=tokenizer, max_queries=ON_PAGE, title=TITLE,
+        progress=progress,
+    )  # fmt: skip
+    return Found(text, document, lambda: [Path(page)])
+
+
+def _text(facts: Any, trained: Trained, run: CheckpointRun, document: dict[str, Any]) -> str:
+    """What people read of it."""
+    first, recall = facts.questions[0], document["recall"].set_index("method").rename_axis(None)
+    return REPORT.format(
         n_parameters=sum(p.numel() for p in trained.model.parameters()),
         n_documents=len(facts.documents),
         n_wrong=len(facts.wrong),
@@ -104,27 +119,12 @@ def quickstart(seed: int = 0, report: str | None = None, progress: bool = True) 
         covered=run.coverage.share,
         error=run.coverage.worst,
         recall=recall.to_string(float_format=lambda x: f"{x:.0%}"),
-        prompt=facts.questions[0]["prompt"],
-        completion=facts.questions[0]["completion"].strip(),
-        shown=_shown(shown, facts.sources[0]),
-        tokens=_by_token(tokens),
-        noise=noise.to_string(index=False, float_format=lambda x: f"{x:.0%}"),
+        prompt=first["prompt"],
+        completion=first["completion"].strip(),
+        shown=_shown(document["results"], facts.sources[0]),
+        tokens=_by_token(document["tokens"]),
+        noise=document["noise"].to_string(index=False, float_format=lambda x: f"{x:.0%}"),
     )
-    document = {
-        "provenance": asdict(found[best].provenance),
-        "queries": [{"query": 0, **facts.questions[0]}],
-        "results": shown,
-        "tokens": tokens,
-        "recall": recall.rename_axis("method").reset_index(),
-        "noise": noise,
-    }
-    if report is None:
-        return Found(text, document)
-    page, _ = report_page(
-        estimators[best], asked, tokenizer=tokenizer, max_queries=ON_PAGE, title=TITLE,
-        progress=progress,
-    )  # fmt: skip
-    return Found(text, document, lambda: [write(report, page)])
 
 
 def generator() -> Any:
@@ -153,7 +153,7 @@ def _recall(
             )
             for k in RECALLED
         }
-    return pd.DataFrame(rows).T
+    return pd.DataFrame(rows).T.rename_axis("method").reset_index()
 
 
 def _ranked(

@@ -12,7 +12,7 @@ from influence.checks import check_whole
 from influence.errors import InputError
 from influence.progress import track
 from influence.report import Answer, Gathered, Page, Rows, Suspects, gather, write
-from influence.report.gather import blocks_of
+from influence.report.gather import asked_of, blocks_of
 from influence.report.page import check_writable
 from influence.top import TopInfluence
 from llm_influence.by_rows import ByRows
@@ -86,35 +86,18 @@ def report(
         StorageError: The file cannot be written; found out before any work.
     """
     check_writable(path)
-    page, top = report_page(
-        estimator, queries, tokenizer=tokenizer, k=k, max_queries=max_queries, max_rows=max_rows,
-        tokens=tokens, rerank=rerank, title=title, progress=progress,
-    )  # fmt: skip
-    write(path, page)
-    return top
-
-
-def report_page(
-    estimator: Any,
-    queries: Any,
-    *,
-    tokenizer: Any,
-    k: int = 5,
-    max_queries: int = 50,
-    max_rows: int = 300,
-    tokens: bool = True,
-    rerank: int | None = None,
-    title: str = TITLE,
-    progress: bool = True,
-) -> tuple[Page, TopInfluence]:
-    """What `report` writes, and what it returns; arguments as there."""
     for name, value, least in (
         ("k", k, 1), ("max_queries", max_queries, 1), ("max_rows", max_rows, 0),
         ("rerank", k if rerank is None else rerank, k),
     ):  # fmt: skip
         check_whole(name, value, least=least)
     reader = reader_of(tokenizer)
-    run, asked = _asked(estimator, queries)
+    run, asked = asked_of(estimator, [queries], CheckpointRun, "llm_influence")
+    if not isinstance(asked, TokenExamples) or not isinstance(run.examples, TokenExamples):
+        raise InputError(
+            "Expected examples with input_ids, which can be shown as texts, got examples of "
+            "another kind; explain_top ranks these."
+        )
     losses = run.losses(asked)
     found = gather(
         blocks_of(estimator, [asked], progress), run.train_index, asked.index,
@@ -125,31 +108,8 @@ def report_page(
         top = reranked(estimator, found.top, asked, min(k, run.n_train), progress=progress)
         found = replace(found, top=top)
     made = _Made(estimator, run, asked, losses, found, reader, tokens, progress)
-    return made.page(title, max_rows), found.top
-
-
-def _asked(estimator: Any, queries: Any) -> tuple[CheckpointRun, TokenExamples]:
-    """The run and the queries, both of tokens."""
-    if not hasattr(estimator, "explain"):
-        raise InputError(
-            f"Expected an estimator with explain, got a {type(estimator).__name__}, which ranks no "
-            "examples; TracIn() does."
-        )
-    run = estimator._fitted_run()
-    if not isinstance(run, CheckpointRun):
-        raise InputError(
-            f"Expected an estimator of a run made by llm_influence.trace, got one of a "
-            f"{type(run).__name__}."
-        )
-    asked = run.queries(queries)
-    if not isinstance(asked, TokenExamples) or not isinstance(run.examples, TokenExamples):
-        raise InputError(
-            "Expected examples with input_ids, which can be shown as texts, got examples of "
-            "another kind; explain_top ranks these."
-        )
-    if asked.n_queries == 0:
-        raise InputError("Expected queries to report on, got none; give at least one example.")
-    return run, asked
+    write(path, made.page(title, max_rows))
+    return found.top
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,10 +139,8 @@ class _Made:
     def page(self, title: str, max_rows: int) -> Page:
         run, found = self.run, self.found
         own, no_own = self._self_influence()
-        rank = found.total if own is None else own
-        listed = found.listed(rank, max_rows)
-        suspects = listed[np.argsort(-rank[listed], kind="stable")]
-        pool = np.union1d(found.rows, listed)
+        suspects = found.suspects(own, max_rows)
+        pool = np.union1d(found.rows, suspects)
         train = self._texts(run.train_queries(), pool, "training texts")
         asked = self._texts(self.asked, found.shown, "queries' texts")
         notes = (found.limit, no_own, self._no_tokens(), *_cut("queries", asked),
@@ -236,18 +194,12 @@ class _Made:
         return ""
 
     def _about(self) -> dict[str, Any]:
-        stated = self.found.top.provenance
-        return {
-            "method": stated.method,
-            **{f"parameter {name}": value for name, value in stated.parameters.items()},
-            "unit": stated.unit,
-            "sign": stated.sign,
+        facts = {
             "training examples": self.run.n_train,
             "queries": self.asked.n_queries,
             "checkpoints": len(self.run.checkpoints),
-            **{name.replace("_", " "): value for name, value in stated.run.items()},
-            "fingerprint": stated.fingerprint,
         }
+        return self.found.about(facts)
 
     def _texts(self, examples: Any, rows: Positions, what: str) -> list[ShownText]:
         tracked = track(rows.tolist(), what, len(rows), self.progress)

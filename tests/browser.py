@@ -12,6 +12,7 @@ import pytest
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 PICTURES = Path(__file__).parents[1] / "build" / "screenshots"
 SIZES = {"desk": (1280, 900), "phone": (390, 844)}
+LOOKS = [("desk", False), ("desk", True), ("phone", False)]  # size, and whether it is dark
 
 
 def chromium() -> str:
@@ -84,3 +85,16 @@ def check_fits(page: Any) -> None:
     """Nothing but tables scrolls sideways."""
     wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
     assert wide <= 0, f"the page is {wide} pixels wider than the screen"
+
+
+def look_through(browser: Any, path: Path, name: str, size: str, dark: bool) -> None:
+    """Opens every view of a page, checks that it can be read, and keeps a picture of it."""
+    with opened(browser, path, size, dark) as page:
+        for at, tab in enumerate(page.get_by_role("tab").all()):
+            tab.click()
+            assert tab.get_attribute("aria-selected") == "true"
+            page.wait_for_timeout(100)
+            check_fits(page)
+            if size == "desk":
+                check_accessible(page)
+            picture(page, f"{name}-{size}{'-dark' if dark else ''}-{at}")

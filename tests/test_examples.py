@@ -16,7 +16,7 @@ TOLD = {
     "credit_decision.py": r"again without them, [4-8] of \d+ are accepted(.|\n)*[3-6]\d% are misf",
     "fine_tuned_model.py": r"Answered: Cairo(.|\n)*Max has a flat in Cairo\n"
     r"(.|\n)*Max pays taxes in Paris\n(.|\n)*[2-5] of the 5 false sentences"
-    if version("transformers") >= "5"
+    if int(version("transformers").partition(".")[0]) >= 5
     else r"Answered: \w+(.|\n)*[2-5] of the 5 false sentences",  # 4 draws other weights
     "lora_classifier.py": r"covered: 100%(.|\n)*inspected +found(.|\n)* 40 +(1[2-9]|20) ",
     "mislabelled_digits.py": r"(2[2-4]) of the 24 first suspects are mislabelled",

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from influence.cli import Found
+from influence.cli.quickstart import Quickstart
 from tree_influence.command_input import Given, add_input_arguments, read_input
 from tree_influence.methods import known_methods
 
 if TYPE_CHECKING:
-    from influence.report import Page
     from influence.top import TopInfluence
 
 REMARKS = (
@@ -61,7 +61,7 @@ class Explain:
         given = read_input(args)
         shown = not args.quiet
         estimator = known_methods()[args.method].estimator(seed=0).fit(given.run, progress=shown)
-        page, top = _answered(estimator, given, args)
+        top = _answered(estimator, given, args)
         stated = top.provenance
         return Found(
             f"{side_by_side(top, given.facts)}\n{stated.summary()}\nsign: {stated.sign}",
@@ -70,57 +70,37 @@ class Explain:
                 "queries": labelled(given.facts),
                 "results": ranking(top),
             },
-            lambda: _written(args, top, given.facts, page),
+            lambda: _written(args, top, given.facts),
         )
 
     def kept(self, args: argparse.Namespace) -> str:
         return "no result was written; the same command begins anew"
 
 
-class Quickstart:
-    """`influence quickstart`: the main job on bundled data."""
-
-    help = "train on scikit-learn's breast cancer data, find the rows behind its errors"
-    example = "influence quickstart --seed 1"
-
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the split and of "
-            "the flipped labels (default: %(default)s)")  # fmt: skip
-        parser.add_argument("--report", metavar="FILE", help="write a page to look at")
-
-    def run(self, args: argparse.Namespace) -> Found:
-        from tree_influence.quickstart import quickstart
-
-        return quickstart(args.seed, args.report, progress=not args.quiet)
-
-    def kept(self, args: argparse.Namespace) -> str:
-        return "nothing was to be kept; the same command begins anew"
-
-
-def _answered(
-    estimator: Any, given: Given, args: argparse.Namespace
-) -> "tuple[Page | None, TopInfluence]":
-    """The ranking, and the page where one is asked for."""
+def _answered(estimator: Any, given: Given, args: argparse.Namespace) -> "TopInfluence":
+    """The ranking; writes the page, where one is asked for."""
     shown = not args.quiet
     if args.report is None:
-        return None, estimator.explain_top(given.X, given.y, k=args.top, progress=shown)
-    from tree_influence.reporting import report_page
+        return estimator.explain_top(given.X, given.y, k=args.top, progress=shown)
+    from tree_influence.reporting import report
 
-    return report_page(
-        estimator, given.X, given.y, k=args.top, refits=args.refits,
+    return report(
+        args.report, estimator, given.X, given.y, k=args.top, refits=args.refits,
         has_truth="truth" in given.facts, progress=shown,
     )  # fmt: skip
 
 
-def _written(
-    args: argparse.Namespace, top: "TopInfluence", facts: Any, page: "Page | None"
-) -> list[Path]:
-    from influence.report import write
+def _written(args: argparse.Namespace, top: "TopInfluence", facts: Any) -> list[Path]:
     from influence.tables import write_results
 
     files = [] if args.out is None else write_results(args.out, top, facts)
-    return files if page is None else [*files, write(args.report, page)]
+    return files if args.report is None else [*files, Path(args.report)]
 
 
 explain = Explain()
-quickstart = Quickstart()
+quickstart = Quickstart(
+    "train on scikit-learn's breast cancer data, find the rows behind its errors",
+    "influence quickstart --seed 1",
+    "tree_influence.quickstart",
+    "the split and of the flipped labels",
+)

@@ -1,6 +1,7 @@
 """The main job on bundled data: the rows behind a model's errors, mislabelled ones first."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,6 @@ from influence.checks import check_whole
 from influence.cli import Found
 from influence.detection import label_noise_curve
 from influence.errors import InfluenceError
-from influence.report import write
 from influence.report.page import check_writable
 from influence.result import Influence
 from influence.tables import ranking
@@ -41,16 +41,16 @@ Inspecting the rows of largest self-influence first (BoostIn) finds the flipped 
 Next: influence explain MODEL --train train.csv --target y --queries new.csv"""
 
 
-def quickstart(seed: int = 0, report: str | None = None, progress: bool = True) -> Found:
+def quickstart(seed: int = 0, page: str | None = None, progress: bool = True) -> Found:
     """Trains LightGBM on breast cancer data with some labels flipped, and explains its errors.
 
     Args:
         seed: Seed of the split and of the flips.
-        report: File of a page about all test rows; None for none.
+        page: File of a page about all test rows; None for none.
         progress: Show bars.
     """
-    if report is not None:
-        check_writable(report)
+    if page is not None:
+        check_writable(page)
     try:
         from lightgbm import LGBMClassifier
     except ImportError as error:
@@ -58,8 +58,7 @@ def quickstart(seed: int = 0, report: str | None = None, progress: bool = True) 
             f"The quickstart needs LightGBM and scikit-learn ({error}); "
             "pip install 'influence-toolkit[lightgbm]'."
         ) from error
-    from tree_influence import BoostIn, LeafInfluence, trace
-    from tree_influence.reporting import report_page
+    from tree_influence import BoostIn, LeafInfluence, report, trace
 
     X_train, X_test, y_train, y_test, flipped = _data(seed)
     model = LGBMClassifier(n_estimators=50, num_leaves=8, random_state=seed, verbose=-1)
@@ -95,10 +94,10 @@ def quickstart(seed: int = 0, report: str | None = None, progress: bool = True) 
         "flipped_share": share,
         "noise": noise,
     }
-    if report is None:
+    if page is None:
         return Found(text, document)
-    page, _ = report_page(explainer, X_test, y_test, title=TITLE, progress=progress)
-    return Found(text, document, lambda: [write(report, page)])
+    report(page, explainer, X_test, y_test, title=TITLE, progress=progress)
+    return Found(text, document, lambda: [Path(page)])
 
 
 def _data(seed: int) -> tuple[Any, ...]:

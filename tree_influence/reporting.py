@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from influence import change
 from influence.checks import check_whole
-from influence.errors import InputError, UnsupportedModelError
+from influence.errors import UnsupportedModelError
 from influence.progress import track
 from influence.report import Answer, Gathered, Page, Rows, Suspects, Without, gather, write
-from influence.report.gather import blocks_of
+from influence.report.gather import asked_of, blocks_of
 from influence.report.page import check_writable
 from influence.top import TopInfluence
 from tree_influence.boostin import BoostIn
@@ -27,7 +27,6 @@ Positions = NDArray[np.int64]
 
 TITLE = "Which training rows made this model say that?"
 REMOVED = (1, 3, 10, 30)  # rows left out at a time
-SELF = "self-influence"
 SUSPECTS = (
     "Training rows by self-influence: what leaving a row out does to its own loss. Large values "
     "mark rows that the model could not have guessed from the others: wrong labels first, then "
@@ -79,45 +78,18 @@ def report(
         StorageError: The file cannot be written; found out before any work.
     """
     check_writable(path)
-    page, top = report_page(
-        estimator, *queries, k=k, max_queries=max_queries, max_rows=max_rows, refits=refits,
-        has_truth=has_truth, title=title, progress=progress,
-    )  # fmt: skip
-    write(path, page)
-    return top
-
-
-def report_page(
-    estimator: Any,
-    *queries: Any,
-    k: int = 10,
-    max_queries: int = 200,
-    max_rows: int = 500,
-    refits: int = 20,
-    has_truth: bool = True,
-    title: str = TITLE,
-    progress: bool = True,
-) -> tuple[Page, TopInfluence]:
-    """What `report` writes, and what it returns; arguments as there."""
     for name, value, least in (
         ("k", k, 1), ("max_queries", max_queries, 1), ("max_rows", max_rows, 0),
         ("refits", refits, 0),
     ):  # fmt: skip
         check_whole(name, value, least=least)
-    if not hasattr(estimator, "explain"):
-        raise InputError(
-            f"Expected an estimator with explain, got {type(estimator).__name__}, which ranks no "
-            "rows of a query; LeafInfluence() does."
-        )
-    run: TreeRun = estimator._fitted_run()
-    asked = run.queries(*queries)
-    if asked.n_queries == 0:
-        raise InputError("Expected queries to report on, got none; give at least one row.")
+    run, asked = asked_of(estimator, queries, TreeRun, "tree_influence")
     found = gather(
         blocks_of(estimator, queries, progress), run.train_index, asked.index, estimator.provenance,
         shown=_worst(run, asked, max_queries), k=k,
     )  # fmt: skip
-    return _Made(run, asked, found, refits, has_truth, progress).page(title, max_rows), found.top
+    write(path, _Made(run, asked, found, refits, has_truth, progress).page(title, max_rows))
+    return found.top
 
 
 def _worst(run: TreeRun, asked: TreeQueries, n: int) -> Positions:
@@ -151,10 +123,8 @@ class _Made:
     def page(self, title: str, max_rows: int) -> Page:
         run, found = self.run, self.found
         own, no_own = self._self_influence()
-        rank = found.total if own is None else own
-        listed = found.listed(rank, max_rows)
-        suspects = listed[np.argsort(-rank[listed], kind="stable")]
-        pool = np.union1d(found.rows, listed)
+        suspects = found.suspects(own, max_rows)
+        pool = np.union1d(found.rows, suspects)
         features = shown_features(run, self.asked, pool, found.shown)
         refits, no_refits = self._refits()
         rows = self._row_facts(pool, own, suspects[:refits])
@@ -190,19 +160,13 @@ class _Made:
         )
 
     def _about(self) -> dict[str, Any]:
-        stated = self.found.top.provenance
-        return {
-            "method": stated.method,
-            **{f"parameter {name}": value for name, value in stated.parameters.items()},
-            "unit": stated.unit,
-            "sign": stated.sign,
+        facts = {
             "training rows": self.run.n_train,
             "queries": self.asked.n_queries,
             "trees": self.run.adapter.ensemble.n_trees,
             "parity": "the trees give the library's own raw predictions of all training rows",
-            **{name.replace("_", " "): value for name, value in stated.run.items()},
-            "fingerprint": stated.fingerprint,
         }
+        return self.found.about(facts)
 
     def _query_facts(self) -> pd.DataFrame:
         run, asked, shown = self.run, self.asked, self.found.shown

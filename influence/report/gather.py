@@ -1,19 +1,22 @@
 """What a page shows of an influence matrix, taken from its blocks without holding it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from influence.base import Attributor
+from influence.errors import InputError
 from influence.result import Provenance, check_k, strongest
+from influence.run import Run
 from influence.top import TopInfluence
 
 Floats = NDArray[np.float64]
 Positions = NDArray[np.int64]
+RunT = TypeVar("RunT", bound=Run)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,10 +62,30 @@ class Gathered:
             return ""
         return f"{shown:,} of {n:,} queries are shown, those of largest loss; totals are over all."
 
-    def listed(self, rank: Floats, n: int) -> Positions:
-        """Training rows to list: the first by a rank, and as many of the largest total."""
+    def suspects(self, own: Floats | None, n: int) -> Positions:
+        """Training rows to list, most suspect first, and as many of the largest total among them.
+
+        Args:
+            own: Self-influence of every training row, which ranks them; None: the total does.
+            n: How many.
+        """
+        rank = self.total if own is None else own
         strongest = np.argsort(-np.abs(self.total), kind="stable")[: n // 2]
-        return np.union1d(np.argsort(-rank, kind="stable")[: n - n // 2], strongest)
+        rows = np.union1d(np.argsort(-rank, kind="stable")[: n - n // 2], strongest)
+        return rows[np.argsort(-rank[rows], kind="stable")]
+
+    def about(self, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """Method, parameters, unit and sign, facts of the run, versions and measured errors."""
+        stated = self.top.provenance
+        return {
+            "method": stated.method,
+            **{f"parameter {name}": value for name, value in stated.parameters.items()},
+            "unit": stated.unit,
+            "sign": stated.sign,
+            **facts,
+            **{name.replace("_", " "): value for name, value in stated.run.items()},
+            "fingerprint": stated.fingerprint,
+        }
 
 
 def gather(
@@ -101,6 +124,38 @@ def gather(
                     sums[side, place[query]] = _sums(columns[:, query - block.start], sign, ranks)
     top = TopInfluence(rows[0], values[0], rows[1], values[1], train_index, query_index, provenance)
     return Gathered(top, shown, ranks, sums[0], sums[1], total)
+
+
+def asked_of(
+    estimator: Any, queries: Sequence[Any], kind: type[RunT], package: str
+) -> tuple[RunT, Any]:
+    """The run of a fitted estimator, and the queries as it takes them.
+
+    Args:
+        estimator: What is to be reported on.
+        queries: What its `explain` takes.
+        kind: Of the runs that a page can be made of.
+        package: Whose `trace` makes them.
+
+    Raises:
+        InputError: An estimator without `explain`, one of another kind of run, or no queries.
+        NotFittedError: It is not fitted.
+    """
+    if not hasattr(estimator, "explain"):
+        raise InputError(
+            f"Expected an estimator with explain, got {type(estimator).__name__}, which ranks no "
+            "training rows of a query."
+        )
+    run = estimator._fitted_run()
+    if not isinstance(run, kind):
+        raise InputError(
+            f"Expected an estimator of a run made by {package}.trace, got one of a "
+            f"{type(run).__name__}."
+        )
+    asked: Any = run.queries(*queries)
+    if asked.n_queries == 0:
+        raise InputError("Expected queries to report on, got none; give at least one.")
+    return run, asked
 
 
 def blocks_of(

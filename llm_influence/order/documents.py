@@ -3,11 +3,13 @@
 Predictions and real effects are changes of the mean loss of a query.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from influence.evaluate import Agreement
 from llm_influence.order.comparison import OrderComparison
@@ -32,33 +34,30 @@ def of_curriculum(run: OptimizerRun, found: Curriculum) -> dict[str, Any]:
 
 def of_comparison(run: OptimizerRun, found: OrderComparison) -> dict[str, Any]:
     """One record for each random order and query."""
-    n_orders, n_queries = found.predicted.shape
-    frame = {
-        "order": np.repeat(np.arange(n_orders), n_queries),
-        "query": np.tile(np.arange(n_queries), n_orders),
-        "predicted": found.predicted.ravel(),
-        "retrained": found.retrained.ravel(),
-    }
-    return {**_judged(run, found), "results": pd.DataFrame(frame), "orders": found.orders}
+    values = {"predicted": found.predicted, "retrained": found.retrained}
+    records = _records("order", "query", values)
+    return {**_judged(run, found), "results": records, "orders": found.orders}
 
 
 def of_memorisation(run: OptimizerRun, found: Memorisation) -> dict[str, Any]:
     """One record for each batch and place."""
-    n_batches, n_places = found.values.shape
-    frame = {
-        "batch": np.repeat(np.arange(n_batches), n_places),
-        "place": np.tile(np.arange(n_places), n_batches),
-        "value": found.values.ravel(),
-    }
+    values = {"value": found.values}
     if found.generalisation is not None:
-        frame["generalisation"] = found.generalisation.ravel()
+        values["generalisation"] = found.generalisation
     sign = "negative = better known than in the mean over the places of an epoch"
     return {
         "provenance": _provenance(run, found.method, sign),
-        "results": pd.DataFrame(frame),
+        "results": _records("batch", "place", values),
         "forgetting": found.forgetting,
         "calibration": _calibration(found.calibration),
     }
+
+
+def _records(row: str, column: str, values: Mapping[str, NDArray[np.float64]]) -> pd.DataFrame:
+    """One record for each entry of matrices of one shape."""
+    places = np.indices(next(iter(values.values())).shape).reshape(2, -1)
+    named = {name: matrix.ravel() for name, matrix in values.items()}
+    return pd.DataFrame({row: places[0], column: places[1], **named})
 
 
 def _judged(run: OptimizerRun, found: OrderComparison) -> dict[str, Any]:

@@ -16,7 +16,7 @@ pytest.importorskip("playwright")
 
 from llm_influence import Kronecker, TracIn, encode, report, trace
 from llm_influence.facts_model import train
-from tests.browser import check_accessible, check_fits, opened, picture
+from tests.browser import LOOKS, look_through, opened
 from tests.llm_influence.small_tokenizers import bpe
 
 N_AUTHORS, OF_EACH, HELD = 3, 20, 1
@@ -46,16 +46,9 @@ def made(data_folder, tmp_path_factory):
     return target, asked, run.losses(questions), top
 
 
-@pytest.mark.parametrize(("size", "dark"), [("desk", False), ("desk", True), ("phone", False)])
+@pytest.mark.parametrize(("size", "dark"), LOOKS)
 def test_every_view_can_be_read(browser, made, size, dark):
-    with opened(browser, made[0], size, dark) as page:
-        for at, tab in enumerate(page.get_by_role("tab").all()):
-            tab.click()
-            page.wait_for_timeout(100)
-            check_fits(page)
-            if size == "desk":
-                check_accessible(page)
-            picture(page, f"tofu-{size}{'-dark' if dark else ''}-{at}")
+    look_through(browser, made[0], "tofu", size, dark)
 
 
 def test_the_question_and_the_examples_behind_it_are_there(browser, made):

@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
@@ -16,8 +17,8 @@ from influence.cli.main import main
 from influence.errors import InputError, StorageError
 from llm_influence import BM25, Kronecker, TracIn, encode, quickstart, report, trace
 from llm_influence.commands import llm
-from llm_influence.reporting import report_page
 from llm_influence.shown_texts import reader_of
+from tests.influence.report.pages import content
 from tests.llm_influence import models
 from tests.llm_influence.command_line import build, query
 from tests.llm_influence.small_tokenizers import bpe
@@ -41,8 +42,10 @@ def traced():
 def paged(traced, estimator, **options):
     run, asked, tokenizer = traced
     estimator.fit(run, progress=False)
-    page, top = report_page(estimator, asked, tokenizer=tokenizer, progress=False, **options)
-    return page.payload(), top, estimator
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "page.html"
+        top = report(path, estimator, asked, tokenizer=tokenizer, progress=False, **options)
+        return content(path.read_text(encoding="utf-8")), top, estimator
 
 
 def test_the_page_holds_what_explain_and_self_influence_say(traced):
@@ -150,7 +153,7 @@ def test_ranked_again(traced):
 
 def test_mistakes_are_refused_before_any_work(traced, tmp_path):
     run, asked, tokenizer = traced
-    estimator = TracIn().fit(run)
+    estimator, path = TracIn().fit(run), tmp_path / "page.html"
     with pytest.raises(StorageError, match="can be written"):
         report(tmp_path / "no" / "page.html", None, None, tokenizer=None)
     for wrong, told in (
@@ -159,11 +162,11 @@ def test_mistakes_are_refused_before_any_work(traced, tmp_path):
         ({"rerank": 2}, "rerank must be"),
     ):
         with pytest.raises(InputError, match=told):
-            report_page(estimator, asked, **{"tokenizer": tokenizer, **wrong})
-    with pytest.raises(InputError, match="with explain, got a str"):
-        report_page("TracIn", asked, tokenizer=tokenizer)
+            report(path, estimator, asked, **{"tokenizer": tokenizer, **wrong})
+    with pytest.raises(InputError, match="with explain, got str"):
+        report(path, "TracIn", asked, tokenizer=tokenizer)
     with pytest.raises(InputError, match="queries to report on, got none"):
-        report_page(estimator, asked[:0], tokenizer=tokenizer)
+        report(path, estimator, asked[:0], tokenizer=tokenizer)
 
 
 def test_the_command_writes_the_page(folder, capsys):

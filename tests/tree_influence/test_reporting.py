@@ -1,5 +1,8 @@
 """The page about a tree model: its numbers are those of the API, for every library."""
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +10,8 @@ from scipy.sparse import csr_matrix
 
 from influence import Without
 from influence.errors import InputError, StorageError
-from tests.browser import check_accessible, check_fits, opened, picture
+from tests.browser import LOOKS, look_through
+from tests.influence.report.pages import content
 from tests.tree_influence import models
 from tree_influence import (
     AXIL,
@@ -20,12 +24,14 @@ from tree_influence import (
     report,
     trace,
 )
-from tree_influence.reporting import report_page
 
 
 def page_of(estimator, *queries, **options):
-    page, top = report_page(estimator, *queries, progress=False, **options)
-    return page.payload(), top
+    """What the file holds, and what `report` returns."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "page.html"
+        top = report(path, estimator, *queries, progress=False, **options)
+        return content(path.read_text(encoding="utf-8")), top
 
 
 @pytest.mark.parametrize("library", models.LIBRARIES)
@@ -245,12 +251,5 @@ def test_a_page_of_adult(browser, data_folder, tmp_path):
         refits=3,
         progress=False,
     )
-    for size, dark in (("desk", False), ("desk", True), ("phone", False)):
-        with opened(browser, tmp_path / "adult.html", size, dark) as page:
-            for tab in page.get_by_role("tab").all():
-                tab.click()
-                check_fits(page)
-                view = tab.inner_text().lower().replace(" ", "-")
-                picture(page, f"adult-{size}{'-dark' if dark else ''}-{view}")
-            if size == "desk":
-                check_accessible(page)
+    for size, dark in LOOKS:
+        look_through(browser, tmp_path / "adult.html", "adult", size, dark)

@@ -7,7 +7,7 @@ from influence import Campaign
 from influence.comparison import compare_methods
 from influence.report import write
 from influence.report.comparison import comparison_page
-from tests.browser import check_accessible, check_fits, opened, picture
+from tests.browser import LOOKS, look_through
 from tests.influence.ridge import Ridge
 from tests.influence.test_comparison import influence, refuses
 
@@ -93,14 +93,6 @@ def test_what_was_not_measured_has_no_figure():
     assert [figure.title for figure in comparison_page(found).figures] == ["LDS"]
 
 
-@pytest.mark.parametrize(("size", "dark"), [("desk", False), ("desk", True), ("phone", False)])
+@pytest.mark.parametrize(("size", "dark"), LOOKS)
 def test_every_view_opens_and_can_be_read(browser, page, tmp_path, size, dark):
-    path = write(tmp_path / "comparison.html", page)
-    with opened(browser, path, size, dark) as shown:
-        for at, tab in enumerate(shown.get_by_role("tab").all()):
-            tab.click()
-            shown.wait_for_timeout(100)
-            check_fits(shown)
-            if size == "desk":
-                check_accessible(shown)
-            picture(shown, f"comparison-{size}{'-dark' if dark else ''}-{at}")
+    look_through(browser, write(tmp_path / "comparison.html", page), "comparison", size, dark)

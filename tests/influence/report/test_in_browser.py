@@ -6,7 +6,7 @@ import io
 import pytest
 
 from influence.report import write
-from tests.browser import check_accessible, check_fits, opened, picture
+from tests.browser import LOOKS, look_through, opened
 from tests.influence.report.pages import MARKUP, figure_page, table_page, text_page
 
 PAGES = {"table": table_page, "text": text_page, "figure": figure_page}
@@ -19,17 +19,9 @@ def files(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", PAGES)
-@pytest.mark.parametrize(("size", "dark"), [("desk", False), ("desk", True), ("phone", False)])
+@pytest.mark.parametrize(("size", "dark"), LOOKS)
 def test_every_view_opens_and_can_be_read(browser, files, name, size, dark):
-    with opened(browser, files[name], size, dark) as page:
-        for at, tab in enumerate(page.get_by_role("tab").all()):
-            tab.click()
-            assert tab.get_attribute("aria-selected") == "true"
-            page.wait_for_timeout(100)
-            check_fits(page)
-            if size == "desk":
-                check_accessible(page)
-            picture(page, f"{name}-{size}{'-dark' if dark else ''}-{at}")
+    look_through(browser, files[name], name, size, dark)
 
 
 def test_a_query_shows_the_rows_behind_it(browser, files):

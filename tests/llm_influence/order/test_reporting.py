@@ -14,7 +14,7 @@ from llm_influence.order.memorisation import Memorisation
 from llm_influence.order.places import Places
 from llm_influence.order.reporting import order_page
 from llm_influence.order.sample_order import Calibration, OrderAnswer
-from tests.browser import check_accessible, check_fits, opened, picture
+from tests.browser import LOOKS, look_through, opened
 
 CALIBRATION = Calibration(0.75, 0.9, 12, (0.5, 0.95))
 N, N_QUERIES, N_ORDERS = 5, 3, 8
@@ -183,21 +183,10 @@ def test_what_is_no_result_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def look_at(browser, path, name, size, dark):
-    with opened(browser, path, size, dark) as page:
-        for at, tab in enumerate(page.get_by_role("tab").all()):
-            tab.click()
-            page.wait_for_timeout(150)
-            check_fits(page)
-            if size == "desk":
-                check_accessible(page)
-            picture(page, f"{name}-{size}{'-dark' if dark else ''}-{at}")
-
-
-@pytest.mark.parametrize(("size", "dark"), [("desk", False), ("desk", True), ("phone", False)])
+@pytest.mark.parametrize(("size", "dark"), LOOKS)
 def test_every_view_opens_and_can_be_read(browser, tmp_path, size, dark):
     path = write(tmp_path / "order.html", order_page(answer(), found(), known()))
-    look_at(browser, path, "order", size, dark)
+    look_through(browser, path, "order", size, dark)
 
 
 def test_a_query_is_chosen(browser, tmp_path):
@@ -234,5 +223,5 @@ def test_a_page_of_shakespeare(browser, data_folder, tmp_path):
         tmp_path / "shakespeare.html", answers, best, kept, run=run,
         title="Eight batches of Shakespeare in another order",
     )  # fmt: skip
-    for size, dark in (("desk", False), ("desk", True), ("phone", False)):
-        look_at(browser, path, "shakespeare-order", size, dark)
+    for size, dark in LOOKS:
+        look_through(browser, path, "shakespeare-order", size, dark)
