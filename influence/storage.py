@@ -6,6 +6,7 @@ An index of labels is stored as arrays too, so that a saved result keeps the cal
 import json
 import os
 import secrets
+import threading
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,10 @@ from influence.errors import StorageError
 FORMAT = 1
 
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RuntimeError)
+
+# Python up to 3.11.7 parses in one thread at a time: two at once end in a SystemError, rarely
+# (python/cpython#106905), and numpy parses the header of every array.
+_PARSING = threading.Lock()
 
 
 def write(
@@ -62,7 +67,7 @@ def read(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any], dict[
         StorageError: The file is missing, damaged, of another kind or of a newer format.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with _PARSING, np.load(path, allow_pickle=False) as file:
             members: dict[str, Any] = {name: file[name] for name in file.files}
         meta = json.loads(str(members.pop("meta")))
         found = meta["kind"], meta["format"]

@@ -1,5 +1,9 @@
 """Results: rankings, indexes, storage."""
 
+import threading
+import time
+from contextlib import contextmanager
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -111,6 +115,29 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
         storage.write(tmp_path / "no" / "folder.npz", "Influence", {}, a=np.zeros(1))
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path], "a temporary file was left behind"
+
+
+def test_threads_read_one_at_a_time(tmp_path, monkeypatch):
+    path, inside, most = tmp_path / "a.npz", [], []
+    storage.write(path, "Influence", {}, a=np.arange(3))
+    load = np.load
+
+    @contextmanager
+    def watched(*args, **options):
+        inside.append(None)
+        most.append(len(inside))
+        time.sleep(0.02)
+        with load(*args, **options) as file:
+            yield file
+        inside.pop()
+
+    monkeypatch.setattr(np, "load", watched)
+    reads = [threading.Thread(target=storage.read, args=(path, "Influence")) for _ in range(4)]
+    for read in reads:
+        read.start()
+    for read in reads:
+        read.join()
+    assert most == [1, 1, 1, 1]
 
 
 def test_top_refuses_more_than_it_holds(tmp_path):
