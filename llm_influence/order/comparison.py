@@ -21,7 +21,7 @@ from llm_influence.order.places import Unit
 from llm_influence.order.retrain import OrderRetrainer
 from llm_influence.order.run import OptimizerRun
 from llm_influence.order.sample_order import Calibration, Name, OrderAnswer, SampleOrder
-from llm_influence.order.search import shuffled
+from llm_influence.order.search import judging
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -118,16 +118,18 @@ class Judged:
         retrain: From an order to its real effect on each query.
         method: What predicts.
         seed: Of random orders to judge by.
+        calibrated: How many of them calibrated the method.
     """
 
     answer: OrderAnswer
     retrain: Campaign[Change]
     method: str
     seed: int
+    calibrated: int
 
     def random(self, n: int) -> OrderComparison:
         """The comparison over n random orders."""
-        orders = shuffled(self.answer.places, n, self.seed)
+        orders = judging(self.answer.places, n, self.seed, after=self.calibrated)
         changes = [Reordered(order) for order in orders]
         real = self.retrain.effects(changes)
         answer = self.answer
@@ -146,8 +148,7 @@ def judged(
         OrderRetrainer(seen, asked, seen.losses(asked)), cache=cache, progress=progress
     )
     answer = fitted.fit(run, progress=progress).ask(asked)
-    # Orders of the same seed began the calibration.
-    return Judged(answer, retrain, described(fitted), fitted.seed + 1)
+    return Judged(answer, retrain, described(fitted), fitted.seed, fitted.calibrate)
 
 
 def compare_orders(

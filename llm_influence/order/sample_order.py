@@ -21,7 +21,7 @@ from llm_influence.order.of_recorded import OfRecorded, as_recorded
 from llm_influence.order.pair import Pair
 from llm_influence.order.places import Places, Unit, check_unit
 from llm_influence.order.run import BatchQueries, OptimizerRun
-from llm_influence.order.search import shifted, shuffled, swapped
+from llm_influence.order.search import judging, shifted, swapped
 from llm_influence.order.taylor import Taylor
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ class SampleOrder(OfRecorded, Estimator[OptimizerRun]):
         seen = as_recorded(run).by(self.unit)
         method = METHODS[self.method]() if isinstance(self.method, str) else self.method
         self._built: Built = method.build(seen, self.seed, self._progress)
-        fresh = shuffled(seen.places, self.calibrate, self.seed)
+        fresh = judging(seen.places, self.calibrate, self.seed)
         ends = [
             seen.train(Reordered(order))
             for order in track(fresh, "calibration", self.calibrate, self._progress)

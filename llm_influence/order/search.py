@@ -10,6 +10,8 @@ from llm_influence.order.places import Places
 Orders = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
+JUDGING = 1  # the stream of a seed that orders to judge by are drawn from
+
 
 def epochs_of(places: Places) -> Iterator[slice]:
     """The places of every epoch; all places where the run has none."""
@@ -17,7 +19,7 @@ def epochs_of(places: Places) -> Iterator[slice]:
     return (slice(first, last) for first, last in zip(places.epochs, ends, strict=True))
 
 
-def shuffled(places: Places, n: int, seed: int) -> Orders:
+def shuffled(places: Places, n: int, seed: int | tuple[int, int]) -> Orders:
     """Random orders, each epoch shuffled by itself, shape (n, n_places)."""
     rng = np.random.default_rng(seed)
     orders = np.repeat(places.recorded[None], n, axis=0)
@@ -25,6 +27,14 @@ def shuffled(places: Places, n: int, seed: int) -> Orders:
         for epoch in epochs_of(places):
             order[epoch] = rng.permutation(order[epoch])
     return orders
+
+
+def judging(places: Places, n: int, seed: int, *, after: int = 0) -> Orders:
+    """Random orders for judging a method of the same seed, which draws none of them.
+
+    Those of n after `after` others are none of the others.
+    """
+    return shuffled(places, after + n, (seed, JUDGING))[after:]
 
 
 def balanced(places: Places, n: int, seed: int) -> Orders:

@@ -20,7 +20,7 @@ from influence.errors import (
 from llm_influence import Galerkin, MeanField, OptimizerRun, Pair, SampleOrder, Taylor
 from llm_influence.order.method import Asked, Built, Method
 from llm_influence.order.run import BatchQueries
-from llm_influence.order.search import shuffled
+from llm_influence.order.search import judging, shuffled
 from tests.llm_influence.order.recorded import batches, recorded
 from tests.llm_influence.order.tiny import adapted, pairs
 
@@ -89,7 +89,7 @@ def compare_ranks(a: Floats, b: Floats) -> float:
 
 def test_effects_of_a_perfect_method_are_those_of_retraining() -> None:
     run = adapted()
-    order = SampleOrder(Told(really), calibrate=5).fit(run, progress=False)
+    order = SampleOrder(Told(really), calibrate=5, seed=7).fit(run, progress=False)
     change = Reordered([3, 1, 0, 2])
     wanted = run.losses_at(run.train(change), run.queries(QUERIES)) - run.losses(
         run.queries(QUERIES)
@@ -105,7 +105,7 @@ def test_effects_of_a_perfect_method_are_those_of_retraining() -> None:
 def test_calibration_is_agreement_with_retrained_orders() -> None:
     run = adapted(batches=pairs(5))
     order = SampleOrder(Told(first_place), calibrate=4, seed=3).fit(run, progress=False)
-    orders = np.concatenate([run.places.recorded[None], shuffled(run.places, 4, 3)])
+    orders = np.concatenate([run.places.recorded[None], judging(run.places, 4, 3)])
     assert len(np.unique(orders, axis=0)) == 5
     queries = run.queries(QUERIES)
     real = really(run, queries, orders)

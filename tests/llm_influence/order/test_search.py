@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_influence.order.places import Places, places
-from llm_influence.order.search import annealed, assigned, epochs_of, shuffled
+from llm_influence.order.search import annealed, assigned, epochs_of, judging, shuffled
 
 
 def made(n_items: int, n_epochs: int) -> Places:
@@ -92,3 +92,11 @@ def test_random_orders_keep_epochs_and_follow_the_seed() -> None:
     assert all(keeps_epochs(order, of) for order in orders)
     assert np.array_equal(orders, shuffled(of, 20, seed=1))
     assert not np.array_equal(orders, shuffled(of, 20, seed=2))
+
+
+def test_a_method_is_judged_by_orders_it_does_not_draw() -> None:
+    of = made(12, 1)
+    calibrating, comparing = judging(of, 3, 5), judging(of, 20, 5, after=3)
+    assert len(np.unique(np.concatenate([calibrating, comparing]), axis=0)) == 23
+    seen = {tuple(order) for order in shuffled(of, 64, 5)}
+    assert not any(tuple(order) in seen for order in (*calibrating, *comparing))
