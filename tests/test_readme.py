@@ -66,7 +66,7 @@ def test_readme_blocks_of_language_models_run(tmp_path, monkeypatch):
 def test_the_readme_block_of_sample_order_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model, taken = plain_gpt2(), batches(5)
-    optimizer = torch.optim.SGD(model.parameters(), 1e-2)
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
     scope: dict[str, Any] = {
         "model": model, "optimizer": optimizer, "batches": taken[:4], "validation": taken[4],
         "scheduler": torch.optim.lr_scheduler.ConstantLR(optimizer),
