@@ -127,11 +127,11 @@ class Derivatives:
 
 
 def _checkpoint_without_reentry(model: Any) -> None:
-    """Where transformers recomputes activations: the other kind refuses torch.autograd.grad."""
-    for kind in (
-        "activation",
-        "gradient",
-    ):  # newer versions warn of the second, older lack the first
+    """Where transformers recomputes activations: the other kind refuses torch.autograd.grad.
+
+    Newer versions of it warn of the name "gradient", older ones lack "activation".
+    """
+    for kind in ("activation", "gradient"):
         on = getattr(model, f"is_{kind}_checkpointing", None)
         if on is not None:
             if on:
