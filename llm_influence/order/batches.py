@@ -12,6 +12,7 @@ from torch.utils.data import default_collate
 from influence.errors import InputError
 from influence.run import fingerprint
 from llm_influence.examples import Examples
+from llm_influence.nested import mapping_like, sequence_like
 from llm_influence.other_examples import OtherExamples
 
 Rows = NDArray[np.int64]
@@ -148,10 +149,13 @@ def split(batch: Any, n_examples: int) -> list[Any]:
         )
     if isinstance(batch, Mapping):
         columns = {key: split(value, n_examples) for key, value in batch.items()}
-        return [{key: column[i] for key, column in columns.items()} for i in range(n_examples)]
+        return [
+            mapping_like(batch, {key: column[i] for key, column in columns.items()})
+            for i in range(n_examples)
+        ]
     if isinstance(batch, Sequence) and not isinstance(batch, str | bytes):
         parts = [split(value, n_examples) for value in batch]
-        return [tuple(part[i] for part in parts) for i in range(n_examples)]
+        return [sequence_like(batch, (part[i] for part in parts)) for i in range(n_examples)]
     raise InputError(
         "Expected a batch of tensors (a tensor, or dicts and lists of them), whose examples can "
         f"be told apart, got a {type(batch).__name__}. Record with dataset= and steps of rows."

@@ -47,9 +47,7 @@ class Derivatives:
         held = set(map(id, self._parameters))
         for parameter in self._model.parameters():
             parameter.requires_grad_(id(parameter) in held)
-        if getattr(self._model, "is_gradient_checkpointing", False):  # of transformers
-            options = {"use_reentrant": False}  # the other kind refuses torch.autograd.grad
-            self._model.gradient_checkpointing_enable(options)  # type: ignore[operator]
+        _checkpoint_without_reentry(self._model)
 
     def losses(self, weights: Tensor, batch: Any) -> Tensor:
         """Loss of each example, shape (n_examples,)."""
@@ -126,3 +124,16 @@ class Derivatives:
         self._flat.write(self._model, weights)
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             yield
+
+
+def _checkpoint_without_reentry(model: Any) -> None:
+    """Where transformers recomputes activations: the other kind refuses torch.autograd.grad.
+
+    Newer versions of it warn of the name "gradient", older ones lack "activation".
+    """
+    for kind in ("activation", "gradient"):
+        on = getattr(model, f"is_{kind}_checkpointing", None)
+        if on is not None:
+            if on:
+                getattr(model, f"{kind}_checkpointing_enable")({"use_reentrant": False})
+            return

@@ -37,6 +37,7 @@ from llm_influence.order.search import annealed, shuffled
 
 LOOKUPS = 2**22  # table entries read at a time
 CHAINS = 32  # of a search
+SAME = 1e-6  # of a group's largest rate: what schedulers' rounding may put between two schedules
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Pair(Method):
     poorly: see the calibration. What an order does through Adam's second moment is missed, as is
     the curvature of the query's loss between the ends of two orders. Decoupled weight decay is
     left out: it acts on all orders alike but for rate x decay. Clipped steps of several items are
-    refused.
+    refused, as are groups of parameters with other schedules or averages of gradients.
 
     Reference: the Lie bracket of two batches' updates, arXiv:2606.24993.
     """
@@ -242,20 +243,32 @@ def _same(run: OptimizerRun, option: str) -> Any:
 
 
 def _rates(run: OptimizerRun) -> tuple[Floats, Floats]:
-    """The rate of every step in the leading group, and each group's relative to it."""
-    rates = np.array(run.recipe.rates)
+    """The rate of every step in the leading group, and each group's relative to it.
+
+    Raises:
+        NotYetSupportedError: The groups' rates are not in the same proportion at every step.
+    """
+    rates = np.array(run.recipe.rates)  # (n_steps, n_groups)
+    rates = rates * np.isin(np.arange(rates.shape[1]), run.flat.groups)  # others are frozen
     total = rates.sum(axis=0)
     lead = int(total.argmax())
-    return rates[:, lead], total / total[lead]
+    relative = total / (total[lead] or 1.0)  # rates of 0 throughout: no order has an effect
+    apart = rates - rates[:, [lead]] * relative
+    wrong = (np.abs(apart) > SAME * rates.max(axis=0)).any(axis=0)
+    if wrong.any():
+        of_group = apart[:, wrong.argmax()]
+        one, other = sorted((int(of_group.argmin()), int(of_group.argmax())))
+        raise NotYetSupportedError(
+            "Pair expects groups of parameters with the same schedule, their learning rates in one "
+            f"proportion at all steps, got {rates[one].tolist()} at step {one} and "
+            f'{rates[other].tolist()} at step {other}; take SampleOrder("mean_field").'
+        )
+    return rates[:, lead], relative
 
 
 def _pull(run: OptimizerRun) -> Tensor | float:
     """Weight decay that is added to the gradient."""
-    groups = run.recipe.groups
-    decays = [
-        0.0 if group.get("decoupled_weight_decay") else group["weight_decay"] for group in groups
-    ]
-    return run.flat.spread(decays, run.final)
+    return run.rule().decays(run.final)[0]
 
 
 def _alone(run: OptimizerRun) -> bool:

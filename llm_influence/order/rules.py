@@ -10,7 +10,7 @@ its Jacobian is a table of diagonals: `partials`. The formulas are those of torc
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -96,6 +96,14 @@ class Rule(ABC):
     def rate(self, step: int, like: Tensor) -> Number:
         return self.flat.spread(self.rates[step], like)
 
+    def decays(self, like: Tensor) -> tuple[Number, Number]:
+        """Weight decay that is added to the gradient, and that is taken from the weights."""
+        apart = [bool(group.get("decoupled_weight_decay")) for group in self.groups]
+        decays = [float(group["weight_decay"]) for group in self.groups]
+        added = [0.0 if one else decay for one, decay in zip(apart, decays, strict=True)]
+        taken = [decay if one else 0.0 for one, decay in zip(apart, decays, strict=True)]
+        return self.flat.spread(added, like), self.flat.spread(taken, like)
+
     def partials(
         self, weights: Tensor, moments: Moments, mean: Tensor, square: Tensor, step: int
     ) -> Partials:
@@ -133,13 +141,12 @@ class Adam(Rule):
         self, weights: Tensor, moments: Moments, mean: Tensor, square: Tensor, step: int
     ) -> tuple[Tensor, Moments]:
         m, v = moments
-        rate, decay = self.rate(step, weights), self.option("weight_decay", weights)
-        if _any(decay):
-            if self.groups[0].get("decoupled_weight_decay"):
-                weights = weights * (1 - rate * decay)
-            else:
-                pull = decay * weights
-                mean, square = mean + pull, square + 2 * pull * mean + pull**2
+        rate, (added, taken) = self.rate(step, weights), self.decays(weights)
+        if _any(added):
+            pull = added * weights
+            mean, square = mean + pull, square + 2 * pull * mean + pull**2
+        if _any(taken):
+            weights = weights * (1 - rate * taken)
         betas = [[group["betas"][k] for group in self.groups] for k in (0, 1)]
         b1, b2 = (self.flat.spread(map(float, beta), weights) for beta in betas)
         time = self.taken + step + 1
@@ -164,10 +171,12 @@ class Momentum(Rule):
     def update(
         self, weights: Tensor, moments: Moments, mean: Tensor, square: Tensor, step: int
     ) -> tuple[Tensor, Moments]:
-        decay, momentum = self.option("weight_decay", weights), self.option("momentum", weights)
-        mean = mean + decay * weights
+        momentum = self.option("momentum", weights)
+        mean = mean + self.decays(weights)[0] * weights
         first = self.taken + step == 0
-        damped = 0.0 if first else self.option("dampening", weights)
+        # torch keeps no buffer where momentum is 0, and dampens none in its first step.
+        dampening = [g["dampening"] if g["momentum"] else 0.0 for g in self.groups]
+        damped = 0.0 if first else self.flat.spread(map(float, dampening), weights)
         buffer = momentum * moments[0] + (1 - damped) * mean
         ahead = self.flat.spread([float(group["nesterov"]) for group in self.groups], weights)
         used = ahead * (mean + momentum * buffer) + (1 - ahead) * buffer
@@ -203,7 +212,11 @@ def check_optimizer(optimizer: torch.optim.Optimizer) -> None:
                     f"Expected {name} with {option}={wanted}, got {group[option]!r}; its updates "
                     "cannot be followed."
                 )
-        tensors = [option for option, value in group.items() if isinstance(value, Tensor)]
+        tensors = [
+            option
+            for option, value in group.items()
+            if option != "params" and any(isinstance(one, Tensor) for one in _each(value))
+        ]
         if tensors:
             raise UnsupportedModelError(
                 f"Expected {name} with numbers as options, got tensors for {tensors}; give floats."
@@ -237,6 +250,10 @@ def _root(x: Tensor) -> Tensor:
         return x.clamp(min=0).sqrt()
     positive = x > 0
     return torch.where(positive, torch.where(positive, x, 1.0).sqrt(), 0.0)
+
+
+def _each(value: object) -> Iterable[object]:
+    return value if isinstance(value, tuple | list) else (value,)
 
 
 def _any(number: Number) -> bool:

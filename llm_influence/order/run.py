@@ -169,7 +169,9 @@ class OptimizerRun:
 
         It holds start, optimizer state, final weights and steps, and what the steps took: the
         batches, or the rows and the examples, where these have input_ids. Examples of other kinds
-        given as dataset= are not saved.
+        given as dataset= are not saved. Batches come back as plain dicts, lists and tuples: loading
+        takes a loss that reads them by key or position, not batch.input_ids of a BatchEncoding or
+        batch.x of a named tuple.
 
         Raises:
             InputError: The folder exists.

@@ -57,6 +57,9 @@ OPTIMIZERS: dict[str, Callable[[Any], Any]] = {
     "amsgrad=False": lambda p: torch.optim.Adam(p, amsgrad=True),
     "maximize=False": lambda p: torch.optim.SGD(p, maximize=True),
     "tensors for": lambda p: torch.optim.Adam(p, lr=torch.tensor(0.1), foreach=False),
+    r"tensors for \['betas'\]": lambda p: torch.optim.AdamW(
+        p, betas=(torch.tensor(0.9), torch.tensor(0.99)), foreach=False
+    ),
     "str": lambda _: "adam",
 }
 

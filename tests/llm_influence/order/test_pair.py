@@ -1,5 +1,6 @@
 """The pair term of an order's effect."""
 
+from collections.abc import Callable
 from itertools import permutations
 from typing import Any
 
@@ -112,6 +113,41 @@ def test_groups_of_other_momentum_are_refused() -> None:
         recording.step(batch)
     with pytest.raises(NotYetSupportedError, match="momentum"):
         Pair().build(recording.run, 0, False)
+
+
+def scheduled(*schedules: Callable[[int], float], rates: tuple[float, float]) -> OptimizerRun:
+    """A run whose two groups, weights and all else, have schedules of their own."""
+    model = plain_gpt2(n_embd=8, n_layer=1, initializer_range=0.5).double()
+    halves = [[p for p in model.parameters() if (p.dim() > 1) == flat] for flat in (True, False)]
+    groups = [{"params": half, "lr": rate} for half, rate in zip(halves, rates, strict=True)]
+    optimizer = torch.optim.SGD(groups, weight_decay=0.1)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, list(schedules))
+    recording = record(model, optimizer, scheduler=scheduler)
+    for batch in batches(5):
+        recording.step(batch)
+    return recording.run
+
+
+def falling(step: int) -> float:
+    return 0.7**step / 3
+
+
+def test_groups_with_one_schedule_and_rates_of_their_own() -> None:
+    predicted, real = effects(scheduled(falling, falling, rates=(3e-3, 1e-3)))
+    assert np.linalg.norm(predicted - real) < 0.02 * np.linalg.norm(real)
+
+
+def test_groups_with_other_schedules_are_refused() -> None:
+    """With one rate for both groups, predictions would have the wrong sign."""
+    run = scheduled(lambda s: float(s < 3), lambda s: float(s >= 3), rates=(1e-2, 1e-2))
+    with pytest.raises(NotYetSupportedError, match=r"\[0.01, 0.0\] at step 0 and \[0.0, 0.01\]"):
+        SampleOrder(Pair(), calibrate=0).fit(run)
+
+
+def test_without_any_rate_no_order_has_an_effect() -> None:
+    predicted, real = effects(scheduled(lambda _: 0.0, lambda _: 0.0, rates=(1e-2, 1e-3)))
+    assert not real.any()
+    assert not predicted.any()
 
 
 def test_clipped_steps_of_several_items_are_refused() -> None:

@@ -1,6 +1,7 @@
 """Trainings of all kinds: recorded as an ordinary loop does them, and repeated bit for bit."""
 
 import copy
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,8 @@ from influence.change import Reordered
 from llm_influence import OptimizerRun, record
 from llm_influence.examples import as_examples
 from llm_influence.losses import causal_lm
+from llm_influence.order.derivatives import Derivatives
+from llm_influence.order.flat import Flat
 from tests.llm_influence.models import lora, texts
 from tests.llm_influence.order.recorded import OPTIMIZERS, batches, plain_gpt2, recorded
 
@@ -216,6 +219,43 @@ def test_gradient_checkpointing(reentrant: bool) -> None:
             found.append((at.gradient, *at.products(directions)))
     for ours, expected in zip(*found, strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-5)
+
+
+class Newest(nn.Module):
+    """What of a model the last versions of transformers will have: no name of old."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.is_activation_checkpointing = nn.Linear(1, 1), True
+
+    def activation_checkpointing_enable(self, options: dict[str, bool]) -> None:
+        self.options = options
+
+
+class Oldest(nn.Module):
+    """The names of transformers up to 5.23 alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.is_gradient_checkpointing = nn.Linear(1, 1), True
+
+    def gradient_checkpointing_enable(self, options: dict[str, bool]) -> None:
+        self.options = options
+
+
+@pytest.mark.parametrize("kind", [Newest, Oldest])
+def test_checkpointing_is_found_by_either_name(kind: type[nn.Module]) -> None:
+    model = kind()
+    flat = Flat(("layer.bias",), (torch.Size([1]),), (0,), (0,))
+    assert Derivatives(model, causal_lm, flat)._model.options == {"use_reentrant": False}
+
+
+@pytest.mark.parametrize("model", [plain_gpt2, lambda: checkpointed(plain_gpt2())])
+def test_derivatives_ask_for_nothing_deprecated(model: Callable[[], nn.Module]) -> None:
+    run = recorded(model=model())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        run.derivatives().losses(run.final, run.batch(0))
 
 
 def test_adapters() -> None:

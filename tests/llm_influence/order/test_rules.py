@@ -35,6 +35,11 @@ OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
         },
     ),
     "momentum of one group": (SGD, {"groups": [{"momentum": 0.9}, {}]}),
+    "dampening without momentum": (SGD, {"dampening": 0.5, "groups": [{"momentum": 0.9}, {}]}),
+    "decoupled decay of one group": (
+        ADAM,
+        {"weight_decay": 0.3, "groups": [{}, {"decoupled_weight_decay": True}]},
+    ),
 }
 
 
