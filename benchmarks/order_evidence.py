@@ -110,9 +110,7 @@ REPLAYED: dict[str, Callable[[], Replay]] = {
     "Replay('sample')": lambda: Replay("sample", calibrate=0),
     "Replay('sample', average=4)": lambda: Replay("sample", calibrate=0, average=4),
     "Replay('sample', path='halves')": lambda: Replay("sample", calibrate=0, path="halves"),
-    "Replay('sample', average=4, path='halves')": lambda: Replay(
-        "sample", calibrate=0, average=4, path="halves"
-    ),
+    "Replay('sample', path='both')": lambda: Replay("sample", calibrate=0, path="both"),
 }
 TRACED: dict[str, tuple[Callable[[], Any], tuple[str, ...]]] = {
     "GradDot: TracIn(None), end": (lambda: TracIn(None), ("end",)),

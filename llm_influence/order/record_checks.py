@@ -1,5 +1,6 @@
 """What `record` and its calls are checked for."""
 
+import copy
 from typing import Any
 
 import torch
@@ -25,6 +26,35 @@ def check_whole_model(model: Any) -> None:
             "Expected a model with its parameters on one device, got "
             f"{sorted(devices) or 'no parameters'}; load it whole, and move it with model.to."
         )
+
+
+def copy_of(model: nn.Module) -> nn.Module:
+    """A copy of a model, its modes included.
+
+    Raises:
+        InputError: It cannot be copied.
+    """
+    try:
+        made = copy.deepcopy(model)
+    except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(
+            f"Expected a model that copy.deepcopy copies, got {error!r}; a module may keep what it "
+            "computed as an attribute (call model.zero_grad() and drop it), or be wrapped by the "
+            "old torch.nn.utils.weight_norm: take torch.nn.utils.parametrizations."
+        ) from error
+    made.zero_grad(set_to_none=True)
+    return made
+
+
+def modes(model: nn.Module) -> list[bool]:
+    """Of every module: whether it is in training mode."""
+    return [module.training for module in model.modules()]
+
+
+def set_modes(model: nn.Module, wanted: list[bool]) -> None:
+    """Puts every module into its mode."""
+    for module, mode in zip(model.modules(), wanted, strict=True):
+        module.training = mode
 
 
 def check_loss(loss: object) -> None:

@@ -23,6 +23,9 @@ from llm_influence.order.record_checks import (
     check_scheduler,
     check_shape,
     check_whole_model,
+    copy_of,
+    modes,
+    set_modes,
 )
 from llm_influence.order.rules import check_optimizer
 from llm_influence.order.run import OptimizerRun, Recipe
@@ -31,8 +34,9 @@ from llm_influence.order.training import mark, share, step
 
 @dataclass(frozen=True, eq=False)
 class _Start:
-    """Everything as it was before the first step."""
+    """Everything as it was before the first step; the model too, which hooks may change later."""
 
+    model: nn.Module
     weights: dict[str, Tensor]
     optimizer: dict[str, Any]
 
@@ -68,7 +72,9 @@ class Recording:
         self._names = _names(model, optimizer)
         self._device = next(model.parameters()).device
         self._collected = Collected(dataset)
-        self._start = _Start(copied(model.state_dict()), copy.deepcopy(optimizer.state_dict()))
+        self._start = _Start(
+            copy_of(model), copied(model.state_dict()), copy.deepcopy(optimizer.state_dict())
+        )
         self._order: list[int] = []
         self._rates: list[tuple[float, ...]] = []
         self._moving: list[int] | None = None
@@ -96,7 +102,7 @@ class Recording:
 
         Raises:
             InputError: The loss is random (dropout), not one number for each example, no gradient
-                can be taken, or the model was changed between two calls.
+                can be taken, or the model or its mode was changed between two calls.
             TrainingDataError: The loss is not finite.
         """
         self.share(batch).backward()
@@ -116,6 +122,7 @@ class Recording:
         self._check_going()
         taken = self._taken(batch)
         if not self._order:
+            set_modes(self._start.model, modes(self._model))
             self._check_repeatable(batch)
         losses = self._loss(self._model, taken)
         check_losses(losses, len(self._order))
@@ -168,15 +175,18 @@ class Recording:
                 f"are not finite (loss {self.losses[-1]:.3g}); lower the learning rate or clip "
                 "gradients (max_grad_norm)."
             )
+        name = type(self._optimizer).__name__
+        # AdamW of older torch does not say of itself that its decay is decoupled.
+        told = {"decoupled_weight_decay": True} if name == "AdamW" else {}
         recipe = Recipe(
-            type(self._optimizer).__name__,
-            tuple(_options(group) for group in self._start.optimizer["param_groups"]),
+            name,
+            tuple({**told, **_options(group)} for group in self._start.optimizer["param_groups"]),
             tuple(self._rates),
             self._max_grad_norm,
             self._accumulate,
         )
         return OptimizerRun(
-            copy.deepcopy(self._model), self._loss, flat, recipe, self._start.weights,
+            copy.deepcopy(self._start.model), self._loss, flat, recipe, self._start.weights,
             self._start.optimizer["state"], self._collected.batches(), tuple(self._order), final,
         )  # fmt: skip
 
@@ -211,6 +221,12 @@ class Recording:
                 "outside of it, with the model in the precision that is wanted."
             )
         self._check_unchanged()
+        if self._order and modes(self._model) != modes(self._start.model):
+            raise InputError(
+                f"Expected the model in the mode of the calls before, but at call "
+                f"{len(self._order)} of step other modules are in training mode (an evaluation "
+                "that ends in model.train()?); put them back before each call."
+            )
 
     def _check_unchanged(self) -> None:
         if mark(self._model) != self._mark:

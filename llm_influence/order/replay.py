@@ -17,13 +17,13 @@ from influence.progress import track
 from influence.run import blocks
 from llm_influence.order.of_recorded import OfRecorded, as_recorded
 from llm_influence.order.places import Unit, check_unit
+from llm_influence.order.repeats import FAR, check_repeats
 from llm_influence.order.replay_calibration import Calibration, calibrated
 from llm_influence.order.rewind import rewind
 from llm_influence.order.rules import Moments, back_through_clip, clip_scale
 from llm_influence.order.run import BatchQueries, OptimizerRun
 
 Floats = NDArray[np.float64]
-FAR = 0.01  # share of its way by which our path may miss the recorded end
 VECTORS = 16  # of the size of the parameters, held for each query
 
 
@@ -92,11 +92,13 @@ class Replay(OfRecorded, Attributor[OptimizerRun, BatchQueries]):
         smoothing: Adam's sqrt(v) counts as sqrt(v + smoothing^2) in derivatives, which is what
             keeps them finite where v is near 0. "auto" takes the typical sqrt(v), the median over
             the run; 0 gives the exact derivative.
-        average: Sweeps around trainings on random halves of the rows, averaged with the one around
-            `path`.
-        path: "recorded", or "halves" for a virtual training whose every step absorbs the mean over
-            a random half of its rows and the other half: of their gradients, and of the squares.
-            That is the middle of all trainings on halves, and costs twice.
+        path: What sweeps go around: "recorded"; "halves" for a virtual training whose every step
+            absorbs the mean over a random half of its rows and the other half: of their gradients,
+            and of the squares, which is the middle of all trainings on halves, and costs twice; or
+            "both", whose mean is the trapezoid rule from all rows to half of them, and costs
+            thrice.
+        average: Sweeps around trainings on random halves of the rows, which together count as much
+            as those of `path`.
         calibrate: Random halves of the rows that are really left out, to judge the predictions on
             4 of the run's own batches, see `replay_calibration`; from 2 on, and 0 skips it. They
             are those of `average`, as far as these go.
@@ -113,14 +115,14 @@ class Replay(OfRecorded, Attributor[OptimizerRun, BatchQueries]):
         unit: Unit = "batch",
         smoothing: float | Literal["auto"] = "auto",
         average: int = 0,
-        path: Literal["recorded", "halves"] = "recorded",
+        path: Literal["recorded", "halves", "both"] = "recorded",
         calibrate: int = 3,
         seed: int = 0,
     ) -> None:
         if smoothing != "auto":
             check_positive("smoothing", smoothing, zero=True)
-        if path not in ("recorded", "halves"):
-            raise InputError(f'path must be "recorded" or "halves", got {path!r}.')
+        if path not in ("recorded", "halves", "both"):
+            raise InputError(f'path must be "recorded", "halves" or "both", got {path!r}.')
         check_whole("average", average)
         check_whole("calibrate", calibrate)
         if calibrate == 1:
@@ -135,18 +137,20 @@ class Replay(OfRecorded, Attributor[OptimizerRun, BatchQueries]):
 
     def _fit(self, run: OptimizerRun) -> OptimizerRun:
         seen = as_recorded(run).by(self.unit)
-        if self.path == "recorded":
+        if self.path != "halves":
             _check_clipping(seen)
         typical, missed = self._walked(seen)
         self.smoothing_ = typical if self.smoothing == "auto" else float(self.smoothing)
         self.findings_ = {"smoothing": self.smoothing_, "path off by at most": missed}
         n_subsets = max(self.average, self.calibrate)
         subsets = random_subsets(seen.n_train, 0.5, n_subsets, self.seed)
-        averaged = subsets[: self.average]
-        paths = [_recorded(seen), *(_recorded(seen, subset) for subset in averaged)]
-        if self.path == "halves":
-            paths[0] = _halves(seen, self.seed)
-        self._trainings = [_Training(seen, path, self.smoothing_) for path in paths]
+        around = [_recorded(seen)] if self.path != "halves" else []
+        around += [_halves(seen, self.seed)] if self.path != "recorded" else []
+        averaged = [_recorded(seen, subset) for subset in subsets[: self.average]]
+        self._trainings = [_Training(seen, path, self.smoothing_) for path in (*around, *averaged)]
+        self._shares = np.repeat(
+            [1 / len(around), 1 / max(self.average, 1)], [len(around), self.average]
+        )
         self._calibration = self._calibrated(seen, subsets[: self.calibrate])
         return seen
 
@@ -176,6 +180,7 @@ class Replay(OfRecorded, Attributor[OptimizerRun, BatchQueries]):
             last = state.weights
         off, way = (last - run.final).abs(), run.final - run.begin()[0]
         if not off.norm() <= FAR * way.norm():
+            check_repeats(run)
             raise ParityError(
                 "Expected to repeat the recorded training by the optimizer's formula, but the "
                 f"weights end {float(off.norm()):.2g} away, of {float(way.norm()):.2g} that they "
@@ -225,7 +230,7 @@ class Replay(OfRecorded, Attributor[OptimizerRun, BatchQueries]):
             return each.sum(dim=0, keepdim=True) if together else each
 
         sweeps = [training.swept(slopes, self._progress) for training in self._trainings]
-        return np.mean(sweeps, axis=0)
+        return np.average(sweeps, axis=0, weights=self._shares)
 
 
 def _check_clipping(run: OptimizerRun) -> None:

@@ -20,6 +20,7 @@ from llm_influence.order.method import Asked, Built, Floats, Method, Orders, Tra
 from llm_influence.order.of_recorded import OfRecorded, as_recorded
 from llm_influence.order.pair import Pair
 from llm_influence.order.places import Places, Unit, check_unit
+from llm_influence.order.repeats import check_repeats
 from llm_influence.order.run import BatchQueries, OptimizerRun
 from llm_influence.order.search import judging, shifted, swapped
 from llm_influence.order.taylor import Taylor
@@ -155,7 +156,8 @@ class OrderAnswer:
 class SampleOrder(OfRecorded, Estimator[OptimizerRun]):
     """Predicts the loss after training on the same batches, or samples, in another order.
 
-    Cost of fit: what the method's class says, and `calibrate` retrainings.
+    Cost of fit: what the method's class says, a training that checks whether the run repeats, and
+    `calibrate` more.
 
     Args:
         method: A name, for its class's settings as they are, or an object of the class:
@@ -189,6 +191,7 @@ class SampleOrder(OfRecorded, Estimator[OptimizerRun]):
 
     def _fit(self, run: OptimizerRun) -> OptimizerRun:
         seen = as_recorded(run).by(self.unit)
+        check_repeats(seen)
         method = METHODS[self.method]() if isinstance(self.method, str) else self.method
         self._built: Built = method.build(seen, self.seed, self._progress)
         fresh = judging(seen.places, self.calibrate, self.seed)

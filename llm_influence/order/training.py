@@ -31,7 +31,7 @@ def step(model: nn.Module, optimizer: torch.optim.Optimizer, max_grad_norm: floa
 
 
 def mark(model: nn.Module) -> bytes:
-    """Sums of the bits of every parameter and buffer: a change of any one of them shows."""
+    """Sums of the bits of every parameter and buffer: a change of any one number shows."""
     held = [*model.parameters(), *model.buffers()]
     return torch.stack([_bits(tensor).sum() for tensor in held]).cpu().numpy().tobytes()
 

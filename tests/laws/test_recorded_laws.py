@@ -59,6 +59,7 @@ def as_batch(example):
 ESTIMATORS: dict[str, tuple[Any, set[str]]] = {
     "Replay": (lambda: Replay("sample", calibrate=0), set()),
     "Replay halves": (lambda: Replay("sample", path="halves", calibrate=0), set()),
+    "Replay both": (lambda: Replay("sample", path="both", calibrate=0), set()),
     # Which rows are in a half goes by their position.
     "Replay averaged": (lambda: Replay("sample", average=2, calibrate=0), {"permutation"}),
 }
