@@ -80,7 +80,7 @@ class OrderComparison:
         n_queries = self.predicted.shape[1]
         return (
             f"{self.method}: predicted against retrained loss of {n_queries} "
-            f"{'query' if n_queries == 1 else 'queries'} over random orders, {self.counted}:\n"
+            f"{'query' if n_queries == 1 else 'queries'} over {self.counted}:\n"
             f"Spearman {found.mean:.3f}{bracketed(self.interval, 3)}, slope "
             f"{np.nanmean(found.slope):.2f}, error {np.nanmean(found.mae_over_sd):.2f} of the "
             f"effects' spread ({np.sqrt((self.retrained.std(axis=0) ** 2).mean()):.2g}).\n"

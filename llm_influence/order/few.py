@@ -20,14 +20,8 @@ def bracketed(interval: Interval | None, digits: int = 2) -> str:
     return f" [{low}, {high}]"
 
 
-def counted(n: int, different: int | None = None) -> str:
-    """Orders in words, with a warning of few.
-
-    Args:
-        n: Orders.
-        different: How many of them are different; all if None.
-    """
-    different = n if different is None else different
+def counted(n: int, different: int) -> str:
+    """How many orders, and how many different ones, in words; says so where they are few."""
     told = f"{n} {'order' if n == 1 else 'orders'}"
     told += "" if different == n else f" ({different} different)"
     return told + (", which is few" if different < FEW else "")

@@ -314,8 +314,8 @@ class OptimizerRun:
 
         Without a change it takes the same operations as the recorded training, in the same order:
         on a CPU with the same number of threads it ends in the same bits, also once saved and
-        loaded, wherever its batches lie in memory. With a change of weights a step's loss is the sum of weight times loss over the size of its batch: a batch
-        left out is still a step.
+        loaded, wherever its batches lie in memory. With a change of weights a step's loss is the
+        sum of weight times loss over the size of its batch: a batch left out is still a step.
 
         Raises:
             RetrainingError: It diverged.

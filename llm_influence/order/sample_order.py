@@ -63,7 +63,7 @@ class Calibration:
     def __str__(self) -> str:
         sure = bracketed(self.interval)
         told = f"rank agreement {self.spearman:.2f}{sure}, slope {self.slope:.2f}"
-        return f"{told}, {counted(self.n_orders)}"
+        return f"{told}, {counted(self.n_orders, self.n_orders)}"
 
     def _repr_html_(self) -> str:
         return result_html("Predicted against really retrained orders", f"{self}.")

@@ -37,10 +37,9 @@ def test_of_few_orders_no_interval_is_stated_anywhere(n: int, few: bool) -> None
 
 def test_equal_orders_count_once() -> None:
     one = compared(3)
-    orders, predicted, real = (
-        np.tile(x, (4, 1)) for x in (one.orders, one.predicted, one.retrained)
-    )
-    many = OrderComparison(orders, predicted, real, "pair", None)
+    both = one.predicted, one.retrained
+    predicted, real = (np.tile(effects, (4, 1)) for effects in both)
+    many = OrderComparison(np.tile(one.orders, (4, 1)), predicted, real, "pair", None)
     assert many.interval is None and "12 orders (3 different), which is few" in many.summary()
 
 
