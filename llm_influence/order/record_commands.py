@@ -73,7 +73,8 @@ class Record:
         from llm_influence.order.train_file import Plan, train_file
 
         def tell(n_bytes: int) -> None:
-            print(f"the recorded run will take {n_bytes / 2**20:,.1f} MiB in {folder}", flush=True)
+            if not args.quiet:
+                print(f"the run will take {n_bytes / 2**20:,.1f} MiB in {folder}", flush=True)
             check_space(folder, n_bytes)
 
         plan = Plan(**{name: getattr(args, name) for name in Plan.__dataclass_fields__})

@@ -64,12 +64,13 @@ def test_recording_is_the_loop_it_says(folder, capsys):
 
 
 def test_the_size_is_told_and_refused_before_training(folder, capsys, monkeypatch):
-    assert record("--epochs", "2") == 0
+    asked = ["--data", "train.jsonl", "--run", "run", "--batch-size", "5", "--epochs", "2"]
+    assert main(["order", "record", "--model", "model", *asked], {"order": order}) == 0
     out = capsys.readouterr().out
     n_bytes, told = OptimizerRun.load("run/run").n_bytes, []
     train_file("model", "train.jsonl", None, Plan(5, epochs=2), False, told.append)
     assert told == [n_bytes]
-    assert out.startswith(f"the recorded run will take {n_bytes / 2**20:,.1f} MiB in run\n")
+    assert out.startswith(f"the run will take {n_bytes / 2**20:,.1f} MiB in run\n")
     (folder / "run").rename(folder / "before")
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Use", (), {"free": n_bytes - 1}))
     monkeypatch.setattr("llm_influence.order.recorder.Recording.step", None)
