@@ -1,4 +1,8 @@
-"""The distinct batches of a recorded run, by reference, and the training examples they are of."""
+"""The distinct batches of a recorded run, by reference, and the training examples they are of.
+
+Products of matrices round by how these lie in memory. What a step takes is therefore always
+contiguous and aligned as torch allocates it; batches that are not are copied.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +21,8 @@ from llm_influence.other_examples import OtherExamples
 
 Rows = NDArray[np.int64]
 
+ALIGNED = 64  # bytes that an address of torch's on a CPU is a multiple of
+
 
 @dataclass(frozen=True, eq=False)
 class Batches:
@@ -25,7 +31,7 @@ class Batches:
     Attributes:
         examples: The training examples: all rows of all batches.
         rows: Training rows of each batch.
-        kept: The batches as they were given; None where they are collated anew from `examples`.
+        kept: The batches, laid out; None where they are collated anew from `examples`.
     """
 
     examples: Examples
@@ -37,7 +43,7 @@ class Batches:
 
     def batch(self, i: int) -> Any:
         """Batch i, as the loss takes it."""
-        return self.examples.batch(self.rows[i]) if self.kept is None else self.kept[i]
+        return laid_out(self.examples.batch(self.rows[i])) if self.kept is None else self.kept[i]
 
     def of_rows(self, rows: Rows) -> Any:
         """Any training rows as one batch.
@@ -46,7 +52,7 @@ class Batches:
             InputError: Rows of batches of different lengths, recorded without dataset=.
         """
         try:
-            return self.examples.batch(rows)
+            return laid_out(self.examples.batch(rows))
         except (RuntimeError, TypeError, ValueError) as error:
             raise InputError(
                 "Expected rows that can be collated, but they come from batches of different "
@@ -72,7 +78,9 @@ class Collected:
 
     def batch(self, given: Any) -> Any:
         """What the loss takes of what a step was given."""
-        return given if self.dataset is None else self.dataset.batch(self._checked(given))
+        if self.dataset is not None:
+            given = self.dataset.batch(self._checked(given))
+        return laid_out(given)
 
     def add(self, given: Any, n_examples: int) -> int:
         """The id of a batch of so many examples."""
@@ -107,7 +115,7 @@ class Collected:
                     "(the same tensor for every batch?); give each call of step tensors of its own."
                 )
         examples = OtherExamples.of(self._pieces, default_collate)
-        return Batches(examples, tuple(self._rows), tuple(self._kept))
+        return Batches(examples, tuple(self._rows), tuple(map(laid_out, self._kept)))
 
     def _place(self, key: str, piece: Any) -> int:
         if key not in self._places:
@@ -132,6 +140,20 @@ class Collected:
                 f"Expected distinct positions from 0 to {n - 1}, got {rows.tolist()[:10]}."
             )
         return rows.astype(np.int64)
+
+
+def laid_out(batch: Any) -> Any:
+    """A batch whose tensors are contiguous and aligned: views that are not are copied."""
+    if isinstance(batch, torch.Tensor):
+        if batch.layout != torch.strided:
+            return batch
+        whole = batch.contiguous()
+        return whole.clone() if whole.data_ptr() % ALIGNED else whole
+    if isinstance(batch, Mapping):
+        return mapping_like(batch, {name: laid_out(value) for name, value in batch.items()})
+    if isinstance(batch, tuple | list):
+        return sequence_like(batch, (laid_out(value) for value in batch))
+    return batch
 
 
 def split(batch: Any, n_examples: int) -> list[Any]:

@@ -13,8 +13,10 @@ from influence import storage
 from influence.campaign import Campaign
 from influence.change import Change, Reordered
 from influence.checks import check_whole
+from influence.errors import InputError
 from influence.evaluate import Agreement, compare
 from influence.result_html import result_html
+from llm_influence.order.few import Interval, bracketed, counted, stated
 from llm_influence.order.method import Floats, Method, Orders
 from llm_influence.order.of_recorded import as_recorded
 from llm_influence.order.places import Unit
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 Folder = str | os.PathLike[str] | None
 
 KIND = "order comparison"
+LEAST = 3  # different orders that a rank correlation needs
+ENOUGH = 16  # random orders among which so many would be, if there were so many
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -56,14 +60,28 @@ class OrderComparison:
         """Rank correlation, slope and error of the predictions."""
         return compare(self.predicted, self.retrained)
 
+    @property
+    def interval(self) -> Interval | None:
+        """95 % bootstrap interval of the mean Spearman; None of fewer than 8 different orders."""
+        return stated(self.agreement.interval, self._n_different)
+
+    @property
+    def counted(self) -> str:
+        """How many orders, in words; says so where they are few."""
+        return counted(len(self.orders), self._n_different)
+
+    @cached_property
+    def _n_different(self) -> int:
+        return len(np.unique(self.orders, axis=0))
+
     def summary(self) -> str:
         """What was found, in three lines."""
         found = self.agreement
-        low, high = found.interval
+        n_queries = self.predicted.shape[1]
         return (
-            f"{self.method}: predicted against retrained loss over {len(self.orders)} random "
-            f"orders and {self.predicted.shape[1]} queries:\n"
-            f"Spearman {found.mean:.3f} [{low:.3f}, {high:.3f}], slope "
+            f"{self.method}: predicted against retrained loss of {n_queries} "
+            f"{'query' if n_queries == 1 else 'queries'} over {self.counted}:\n"
+            f"Spearman {found.mean:.3f}{bracketed(self.interval, 3)}, slope "
             f"{np.nanmean(found.slope):.2f}, error {np.nanmean(found.mae_over_sd):.2f} of the "
             f"effects' spread ({np.sqrt((self.retrained.std(axis=0) ** 2).mean()):.2g}).\n"
             f"Calibration beforehand: {self.calibration or 'none'}."
@@ -117,38 +135,47 @@ class Judged:
         answer: What the method says.
         retrain: From an order to its real effect on each query.
         method: What predicts.
-        seed: Of random orders to judge by.
-        calibrated: How many of them calibrated the method.
+        orders: Random ones to judge by, shape (n_orders, n_places).
     """
 
     answer: OrderAnswer
     retrain: Campaign[Change]
     method: str
-    seed: int
-    calibrated: int
+    orders: Orders
 
-    def random(self, n: int) -> OrderComparison:
-        """The comparison over n random orders."""
-        orders = judging(self.answer.places, n, self.seed, after=self.calibrated)
-        changes = [Reordered(order) for order in orders]
+    def random(self) -> OrderComparison:
+        """The comparison over the random orders."""
+        changes = [Reordered(order) for order in self.orders]
         real = self.retrain.effects(changes)
         answer = self.answer
         return OrderComparison(
-            orders, answer.effects(changes), real, self.method, answer.calibration
+            self.orders, answer.effects(changes), real, self.method, answer.calibration
         )
 
 
 def judged(
-    run: OptimizerRun, queries: Any, fitted: SampleOrder, cache: Folder, progress: bool
+    run: OptimizerRun, queries: Any, fitted: SampleOrder, n: int, cache: Folder, progress: bool
 ) -> Judged:
-    """Fits a method to a run, asks it, and ties it to real retraining."""
+    """Fits a method to a run, asks it, and ties it to real retraining in n random orders.
+
+    Raises:
+        InputError: Fewer than 3 of them are different trainings.
+    """
     seen = as_recorded(run).by(fitted.unit)
+    orders = judging(seen.places, n, fitted.seed, after=fitted.calibrate)
+    different = seen.places.n_different(orders)
+    if different < LEAST:
+        raise InputError(
+            f"Expected at least {LEAST} different orders to judge by, but {n} random ones of this "
+            f"training, {seen.places}, are only {different}; record one of more batches (a smaller "
+            "batch size, more epochs)" + (", or draw more (n=, --n)." if n < ENOUGH else ".")
+        )
     asked = seen.queries(queries)
     retrain = Campaign(
         OrderRetrainer(seen, asked, seen.losses(asked)), cache=cache, progress=progress
     )
     answer = fitted.fit(run, progress=progress).ask(asked)
-    return Judged(answer, retrain, described(fitted), fitted.seed, fitted.calibrate)
+    return Judged(answer, retrain, described(fitted), orders)
 
 
 def compare_orders(
@@ -177,12 +204,12 @@ def compare_orders(
         progress: Show a bar.
 
     Raises:
-        InputError: An argument does not fit.
+        InputError: An argument does not fit, or the training has too few different orders.
         RetrainingError: A training in another order diverged.
     """
-    check_whole("n", n, least=3)
+    check_whole("n", n, least=LEAST)
     fitted = SampleOrder(method, unit=unit, seed=seed)
-    return judged(run, queries, fitted, cache, progress).random(n)
+    return judged(run, queries, fitted, n, cache, progress).random()
 
 
 def described(fitted: SampleOrder) -> str:

@@ -145,11 +145,13 @@ def curriculum(
         progress: Show a bar.
 
     Raises:
+        InputError: An argument does not fit, or the training has too few different orders.
         UnsupportedChangeError: Calibration is poor: predictions do not rank real orders.
         RetrainingError: A training in another order diverged.
     """
     check_whole("n_random", n_random, least=3)
-    both = judged(run, queries, SampleOrder(method, unit=unit, seed=seed), cache, progress)
+    fitted = SampleOrder(method, unit=unit, seed=seed)
+    both = judged(run, queries, fitted, n_random, cache, progress)
     found = both.answer.best(anyway=anyway, progress=progress)
     predicted = both.answer.effects([found])[0]
-    return Curriculum(found.order, predicted, both.retrain(found), both.random(n_random))
+    return Curriculum(found.order, predicted, both.retrain(found), both.random())

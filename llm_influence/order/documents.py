@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from influence.evaluate import Agreement
 from llm_influence.order.comparison import OrderComparison
 from llm_influence.order.curriculum import Curriculum
 from llm_influence.order.memorisation import Memorisation
@@ -63,7 +62,7 @@ def _records(row: str, column: str, values: Mapping[str, NDArray[np.float64]]) -
 def _judged(run: OptimizerRun, found: OrderComparison) -> dict[str, Any]:
     return {
         "provenance": _provenance(run, found.method, SIGN),
-        "agreement": _agreement(found.agreement),
+        "agreement": _agreement(found),
         "calibration": _calibration(found.calibration),
     }
 
@@ -78,11 +77,11 @@ def _provenance(run: OptimizerRun, method: str, sign: str) -> dict[str, Any]:
     }
 
 
-def _agreement(found: Agreement) -> dict[str, Any]:
-    """The mean rank correlation with its interval, and measures of each query."""
+def _agreement(found: OrderComparison) -> dict[str, Any]:
+    """The mean rank correlation, its interval or null of few orders, and measures of each query."""
     each = ("spearman", "pearson", "slope", "mae_over_sd")
-    means = {"mean": found.mean, "interval": found.interval}
-    return means | {name: getattr(found, name) for name in each}
+    means = {"mean": found.agreement.mean, "interval": found.interval}
+    return means | {name: getattr(found.agreement, name) for name in each}
 
 
 def _calibration(found: Calibration | None) -> dict[str, Any] | None:

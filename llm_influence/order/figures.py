@@ -7,7 +7,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from influence.errors import UnsupportedChangeError
-from influence.evaluate import Agreement
 from influence.report import Figure
 from influence.report.page import numbers
 from influence.report.specs import (
@@ -22,6 +21,7 @@ from influence.report.specs import (
 )
 from llm_influence.order.comparison import OrderComparison
 from llm_influence.order.curriculum import Curriculum
+from llm_influence.order.few import bracketed
 from llm_influence.order.memorisation import Memorisation
 from llm_influence.order.method import Floats
 from llm_influence.order.places import Places
@@ -153,7 +153,7 @@ def _scatter(found: OrderComparison, also: Curriculum | None) -> Figure:
         f"Each point is one of {n_orders} random orders"
         + ("" if n_queries == 1 else f" and one of {n_queries} queries")
         + ": predicted change of the loss against the recorded order, and the real one after "
-        f"training in it. Positive = worse. {_agreement(found.agreement)} Calibration beforehand, "
+        f"training in it. Positive = worse. {_agreement(found)} Calibration beforehand, "
         f"by other orders: {_told(found.calibration)} Method: {found.method}."
     )
     table = pd.DataFrame(
@@ -270,13 +270,13 @@ def _chosen(maps: dict[str, Floats]) -> dict[str, list[Spec]]:
     return {name: [cells(values)] for name, values in zip(names, maps.values(), strict=True)}
 
 
-def _agreement(found: Agreement) -> str:
-    low, high = found.interval
-    slope = float(np.nanmean(found.slope)) if np.isfinite(found.slope).any() else np.nan
+def _agreement(found: OrderComparison) -> str:
+    slopes = found.agreement.slope
+    slope = float(np.nanmean(slopes)) if np.isfinite(slopes).any() else np.nan
     return (
-        f"Spearman {_number(found.mean)} [{_number(low)}, {_number(high)}]: 1 = ranks the orders "
-        f"as real training does, 0 = chance. Slope {_number(slope)}: 1 = right size, below 1 = "
-        "overstated."
+        f"Spearman {_number(found.agreement.mean)}{bracketed(found.interval)}, over "
+        f"{found.counted}: 1 = ranks them as real training does, 0 = chance. Slope "
+        f"{_number(slope)}: 1 = right size, below 1 = overstated."
     )
 
 

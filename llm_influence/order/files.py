@@ -64,23 +64,30 @@ def save(run: OptimizerRun, folder: str | os.PathLike[str]) -> None:
     from safetensors import SafetensorError
 
     path = Path(folder)
-    if path.exists():
-        raise InputError(f"Expected a new folder, but {path} exists; choose another, or remove it.")
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        if path.exists():
+            raise InputError(
+                f"Expected a new folder, but {path} exists; choose another, or remove it."
+            )
+        _save(run, path)
+    except (OSError, SafetensorError) as error:
+        if isinstance(error, StorageError):
+            raise
+        raise StorageError(f"Could not write {path}: {error}.") from error
+
+
+def _save(run: OptimizerRun, path: Path) -> None:
     told, files = _contents(run)
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         part.mkdir(parents=True)
-        _check_space(part, sum(n_bytes(held.values()) for held in files.values()))
+        check_space(part.parent, sum(n_bytes(held.values()) for held in files.values()))
         names = [_write(part / f"{name}.safetensors", held) for name, held in files.items()]
         names += write_architecture(run.model, part)
         told["files"] = {name: _digest(part / name) for name in names}
         text = json.dumps({**told, "checksum": _checksum(told)}, indent=1)
         write_file(part / MANIFEST, text.encode())
         part.rename(path)
-    except (OSError, SafetensorError) as error:
-        if isinstance(error, StorageError):
-            raise
-        raise StorageError(f"Could not write {path}: {error}.") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
@@ -94,12 +101,7 @@ def load(
     if loss is not None:
         check_loss(loss)
     path = Path(folder)
-    told = _manifest(path)
-    for name, digest in told["files"].items():
-        if not (path / name).is_file():
-            raise StorageError(f"{path / name} is missing; copy the whole folder again.")
-        if _digest(path / name) != digest:
-            raise StorageError(f"{path / name} is damaged (wrong checksum); copy it again.")
+    told = _intact(path)
     chosen = _loss(told["loss"], loss)
     start, final, steps = (_read(path / f"{name}.safetensors") for name in FILES)
     architecture = built(path, told["model"]) if model is None else model
@@ -156,12 +158,17 @@ def _first_losses(run: OptimizerRun) -> list[float]:
     return run.derivatives().losses(run.final, run.batch(0)).double().tolist()
 
 
-def _check_space(folder: Path, needed: int) -> None:
+def check_space(folder: Path, needed: int) -> None:
+    """Whether a folder's disk has room for a run of so many bytes.
+
+    Raises:
+        StorageError: It has not.
+    """
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise StorageError(
             f"Expected {needed / 2**20:,.0f} MiB of free space for the run, got "
-            f"{free / 2**20:,.0f} MiB at {folder.parent}; choose another disk."
+            f"{free / 2**20:,.0f} MiB at {folder}; choose another disk."
         )
 
 
@@ -186,6 +193,26 @@ def _checksum(told: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
+def _intact(folder: Path) -> dict[str, Any]:
+    """The manifest, once every file is found to be as it was written."""
+    try:
+        told = _manifest(folder)
+        for name, digest in told["files"].items():
+            path = folder / name
+            if not path.is_file():
+                raise StorageError(f"{path} is missing; copy the whole folder again.")
+            if _digest(path) != digest:
+                raise StorageError(f"{path} is damaged (wrong checksum); copy it again.")
+    except OSError as error:
+        if isinstance(error, StorageError):
+            raise
+        raise StorageError(
+            f"{error.filename or folder} cannot be read: {error.strerror or error}. Whether it is "
+            "intact is not known; make it readable to you, with its folder."
+        ) from error
+    return told
+
+
 def _manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     if not path.is_file():
@@ -197,7 +224,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
         checksum, kind, version = told.pop("checksum"), told["format"], told["version"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StorageError(f"{path} is damaged: {error!r}; copy it again.") from error
     if kind != "optimizer run" or version != VERSION:
         raise StorageError(
@@ -210,7 +237,8 @@ def _manifest(folder: Path) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    return {name: x for name, x in read(path).items() if isinstance(x, Tensor)}
+    """Copies: tensors of the mapped file are not aligned, and matmuls round by that."""
+    return {name: x.clone() for name, x in read(path).items() if isinstance(x, Tensor)}
 
 
 def _under(prefix: str, held: Mapping[str, Tensor]) -> dict[str, Tensor]:

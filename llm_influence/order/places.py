@@ -34,6 +34,11 @@ class Places:
     shares: NDArray[np.float64]
     epochs: tuple[int, ...]
 
+    def __str__(self) -> str:
+        """Both counts and the steps, for messages."""
+        items, steps = (("" if n == 1 else "s") for n in (self.n_items, self.n_steps))
+        return f"{self.n_items} item{items} in {self.n_steps} step{steps}"
+
     @property
     def n_places(self) -> int:
         return len(self.recorded)
@@ -51,6 +56,24 @@ class Places:
     def counts(self) -> NDArray[np.int64]:
         """How often each item is taken, shape (n_items,)."""
         return np.bincount(self.recorded, minlength=self.n_items)
+
+    @property
+    def fixed(self) -> bool:
+        """Whether every order is the same training: of one item, or of one step."""
+        one_step = not (np.ptp(self.steps) or np.ptp(self.shares))
+        return one_step or not np.ptp(self.recorded)
+
+    def n_different(self, orders: NDArray[np.int64]) -> int:
+        """How many different trainings orders are, shape (n_orders, n_places)."""
+        return len(np.unique(self.sorted_in_steps(orders), axis=0))
+
+    def sorted_in_steps(self, orders: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Orders with the items of each step sorted, where they count alike; same shape.
+
+        Orders that are then equal are the same training.
+        """
+        sorted_ = [order[np.lexsort((order, self.shares, self.steps))] for order in orders]
+        return np.array(sorted_).reshape(-1, self.n_places)
 
     def of_step(self, step: int) -> slice:
         """The places of a step."""

@@ -69,11 +69,19 @@ class Record:
 
         from influence.tables import make_folder
         from llm_influence.command_input import told_cut
+        from llm_influence.order.files import check_space
         from llm_influence.order.train_file import Plan, train_file
+
+        def tell(n_bytes: int) -> None:
+            if not args.quiet:
+                print(f"the run will take {n_bytes / 2**20:,.1f} MiB in {folder}", flush=True)
+            check_space(folder, n_bytes)
 
         plan = Plan(**{name: getattr(args, name) for name in Plan.__dataclass_fields__})
         make_folder(args.run)
-        recorded = train_file(args.model, args.data, args.max_length, plan, not args.quiet)
+        recorded = train_file(
+            args.model, args.data, args.max_length, plan, not args.quiet, before=tell
+        )
         recorded.save(folder, plan)
         run, losses = recorded.run, recorded.losses
         text = (

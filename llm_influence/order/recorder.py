@@ -29,6 +29,7 @@ from llm_influence.order.record_checks import (
 )
 from llm_influence.order.rules import check_optimizer
 from llm_influence.order.run import OptimizerRun, Recipe
+from llm_influence.order.saved_model import unsaved_buffers
 from llm_influence.order.training import mark, share, step
 
 
@@ -84,9 +85,12 @@ class Recording:
 
     @property
     def n_bytes(self) -> int:
-        """What saving the run will take, without its batches: weights twice, and moments."""
+        """Bytes of weights (twice), buffers and carried moments that saving the run will take.
+
+        Known before the first step. What the steps take is not in it; `run.n_bytes` counts all.
+        """
         trained = dict(self._model.named_parameters())
-        weights = list(self._start.weights.values())
+        weights = [*self._start.weights.values(), *unsaved_buffers(self._model).values()]
         return n_bytes([*weights, *(trained[name] for name, _ in self._names)]) + n_bytes(
             [x for one in self._start.optimizer["state"].values() for x in tensors(one).values()]
         )
@@ -320,8 +324,9 @@ def record(
 ) -> Recording:
     """Records a training that follows, so that it can be repeated, reordered and explained.
 
-    Keeps one copy of the weights and of the optimizer's state as they are now, and references to
-    the batches; nothing of the size of the model for each step.
+    Keeps two copies of the weights and one of the optimizer's state as they are now, and references
+    to the batches (copies of views that torch would lay out otherwise); nothing of the size of the
+    model for each step.
 
     Args:
         model: The network, in the mode it is trained in; without dropout.

@@ -315,9 +315,9 @@ class OptimizerRun:
         """Really trains again; the trained parameters, shape (flat.n,).
 
         Without a change it takes the same operations as the recorded training, in the same order:
-        on a CPU with the same number of threads it ends in the same bits. With a change of
-        weights a step's loss is the sum of weight times loss over the size of its batch: a batch
-        left out is still a step.
+        on a CPU with the same number of threads it ends in the same bits, also once saved and
+        loaded, wherever its batches lie in memory. With a change of weights a step's loss is the
+        sum of weight times loss over the size of its batch: a batch left out is still a step.
 
         Raises:
             RetrainingError: It diverged.

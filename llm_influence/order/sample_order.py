@@ -14,6 +14,7 @@ from influence.errors import InputError, TrainingDataError, UnsupportedChangeErr
 from influence.evaluate import compare
 from influence.progress import track
 from influence.result_html import EFFECT, result_html
+from llm_influence.order.few import FEW, bracketed, counted, stated
 from llm_influence.order.galerkin import Galerkin
 from llm_influence.order.mean_field import MeanField
 from llm_influence.order.method import Asked, Built, Floats, Method, Orders, Trained
@@ -22,7 +23,7 @@ from llm_influence.order.pair import Pair
 from llm_influence.order.places import Places, Unit, check_unit
 from llm_influence.order.repeats import check_repeats
 from llm_influence.order.run import BatchQueries, OptimizerRun
-from llm_influence.order.search import judging, shifted, swapped
+from llm_influence.order.search import judging, shifted, shuffled, swapped
 from llm_influence.order.taylor import Taylor
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ METHODS: dict[str, type[Method]] = {
 }
 Name = Literal["mean_field", "galerkin", "pair", "taylor"]
 
-FEW = 8  # orders below which no interval is stated
 TRUSTED = 0.5  # rank agreement with real retrainings from which `best` is answered
+DRAWN = 64  # orders among which further ones to judge by are looked for
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,9 @@ class Calibration:
     interval: tuple[float, float] | None = None
 
     def __str__(self) -> str:
-        sure = "" if self.interval is None else " [{:.2f}, {:.2f}]".format(*self.interval)
+        sure = bracketed(self.interval)
         told = f"rank agreement {self.spearman:.2f}{sure}, slope {self.slope:.2f}"
-        return f"{told}, {self.n_orders} orders" + ("" if sure else ", which is few")
+        return f"{told}, {counted(self.n_orders, self.n_orders)}"
 
     def _repr_html_(self) -> str:
         return result_html("Predicted against really retrained orders", f"{self}.")
@@ -130,9 +131,8 @@ class OrderAnswer:
         if poor and not anyway:
             raise UnsupportedChangeError(
                 f"Expected predictions that rank real orders (rank agreement from {TRUSTED} on), "
-                f"but here they have {self.calibration}: the order found may be chance. Judge by "
-                "more orders (calibrate=), train with a lower learning rate or fewer steps, try "
-                "another method, or search all the same (anyway=True, --anyway)."
+                f"but here they have {self.calibration}: the order found may be chance. "
+                f"{self._more()}, or search all the same (anyway=True, --anyway)."
             )
         return Reordered(self.asked.best(self.seed, progress))
 
@@ -145,6 +145,23 @@ class OrderAnswer:
         from influence.plotting import position_map
 
         return position_map(self.positions(), ax)
+
+    def _more(self) -> str:
+        """What would help where predictions do not rank real orders."""
+        judged = 0 if self.calibration is None else self.calibration.n_orders
+        if judged < FEW:
+            drawn = shuffled(self.places, DRAWN, self.seed)
+            others = self.places.n_different(np.stack([self.places.recorded, *drawn])) - 1
+            if others <= judged:
+                return (
+                    f"This training, {self.places}, has only {others} other "
+                    f"{'order' if others == 1 else 'orders'}, too few to judge by: record one of "
+                    "more batches"
+                )
+        return (
+            "Judge by more orders (calibrate=), train with a lower learning rate or fewer steps, "
+            "try another method"
+        )
 
     def _of_pairs(self, change: Callable[[Orders, int, int], Orders]) -> Floats:
         n = self.places.n_places
@@ -191,6 +208,12 @@ class SampleOrder(OfRecorded, Estimator[OptimizerRun]):
 
     def _fit(self, run: OptimizerRun) -> OptimizerRun:
         seen = as_recorded(run).by(self.unit)
+        if seen.places.fixed:
+            raise InputError(
+                "Expected a training that another order would change, but every order of this "
+                f"one, {seen.places}, is the same training; record one of more batches (a smaller "
+                "batch size)."
+            )
         check_repeats(seen)
         method = METHODS[self.method]() if isinstance(self.method, str) else self.method
         self._built: Built = method.build(seen, self.seed, self._progress)
@@ -260,13 +283,12 @@ class SampleOrder(OfRecorded, Estimator[OptimizerRun]):
         about = predicted - predicted.mean(axis=0)
         slope = float((real * about).sum() / max((about**2).sum(), 1e-300))
         found = compare(predicted, real)
-        interval = None if len(orders) < FEW else found.interval
-        return Calibration(found.mean, slope, len(orders), interval)
+        return Calibration(found.mean, slope, len(orders), stated(found.interval, len(orders)))
 
 
 def _distinct(trained: Trained, places: Places) -> Trained:
     """Each order once, and without the recorded one."""
-    orders = np.stack([places.recorded, *trained.orders])
+    orders = places.sorted_in_steps(np.stack([places.recorded, *trained.orders]))
     first = np.sort(np.unique(orders, axis=0, return_index=True)[1])[1:] - 1
     return Trained([trained.orders[i] for i in first], [trained.ends[i] for i in first])
 

@@ -1,6 +1,7 @@
 """What `influence order record` does: trains a model in a folder on a file of records."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from math import cos, pi
 from pathlib import Path
@@ -16,8 +17,11 @@ from influence.tables import together
 from llm_influence.command_input import examples_of, max_length_of
 from llm_influence.examples import Examples
 from llm_influence.model_folder import load_model
-from llm_influence.order.recorder import record
+from llm_influence.order.batches import Batches, Rows
+from llm_influence.order.held import n_bytes
+from llm_influence.order.recorder import Recording, record
 from llm_influence.order.run import OptimizerRun
+from llm_influence.order.saved_batches import as_tensors
 from llm_influence.records import read_records
 
 if TYPE_CHECKING:
@@ -70,7 +74,7 @@ class Plan:
         falling = {"constant": 1.0, "linear": 1 - gone, "cosine": (1 + cos(pi * gone)) / 2}
         return falling[self.schedule]
 
-    def batches(self, n_examples: int) -> list[np.ndarray[tuple[int], np.dtype[np.int64]]]:
+    def batches(self, n_examples: int) -> list[Rows]:
         """The rows of every step's batch."""
         cuts = np.arange(self.batch_size, n_examples, self.batch_size)
         batches = np.split(np.arange(n_examples), cuts)
@@ -130,7 +134,12 @@ class RecordedFile:
 
 
 def train_file(
-    model_folder: str, data: str, max_length: int | None, plan: Plan, progress: bool
+    model_folder: str,
+    data: str,
+    max_length: int | None,
+    plan: Plan,
+    progress: bool,
+    before: Callable[[int], None],
 ) -> RecordedFile:
     """Trains a model from the weights in its folder, without dropout, and records it.
 
@@ -140,6 +149,7 @@ def train_file(
         max_length: Tokens after which texts are cut; None for what model and tokenizer can take.
         plan: How to train.
         progress: Show bars.
+        before: Called before the first step with the bytes that saving the run will take.
     """
     records = read_records(data)
     model, tokenizer = load_model(model_folder)
@@ -157,9 +167,18 @@ def train_file(
     recording = record(
         model, optimizer, scheduler=scheduler, max_grad_norm=plan.max_grad_norm, dataset=examples
     )
+    before(_predicted(recording, examples, batches))
     for batch in track(batches, "training", len(batches), progress):
         recording.step(batch)
     return RecordedFile(recording.run, tokenizer, longest, tuple(recording.losses))
+
+
+def _predicted(recording: Recording, examples: Examples, batches: list[Rows]) -> int:
+    """Bytes of the tensors of a run that takes these batches, from its beginning."""
+    distinct = {int(rows[0]): rows for rows in batches}
+    _, held = as_tensors(Batches(examples, tuple(distinct.values())))
+    numbers = 2 * 8 * len(batches)  # the batch and the rate of every step
+    return recording.n_bytes + n_bytes(held.values()) + numbers
 
 
 def _tokenizer(folder: Path) -> "PreTrainedTokenizerBase | None":

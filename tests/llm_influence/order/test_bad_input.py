@@ -11,11 +11,10 @@ from torch import Tensor, nn
 from influence.errors import (
     InfluenceError,
     InputError,
-    ParityError,
     TrainingDataError,
     UnsupportedModelError,
 )
-from llm_influence import Replay, SampleOrder, record
+from llm_influence import record
 from llm_influence.order.recorder import Recording
 from tests.llm_influence.models import gpt2, texts
 from tests.llm_influence.order.recorded import batches, plain_gpt2, recorded
@@ -387,68 +386,3 @@ def test_dropout_is_refused_and_evaluation_mode_is_not() -> None:
     model.eval()
     going.step(batches(1)[0])
     assert torch.equal(going.run.train(), going.run.final)
-
-
-def noisy() -> nn.Sequential:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.Linear(4, 1)).eval()
-
-
-def test_another_mode_between_calls_is_noticed() -> None:
-    recorded, model, _ = recording(noisy())
-    first, second = points(2)
-    recorded.step(first)
-    model.train()
-    with pytest.raises(InputError, match=r"mode of the calls before, but at call 1"):
-        recorded.step(second)
-    model.eval()
-    recorded.step(second)
-    model.train()  # after the last call
-    run = recorded.run
-    assert torch.equal(run.train(), run.final)
-
-
-class Remembers(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer, self.seen = nn.Linear(3, 1), torch.zeros(1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.seen = self.layer(x)
-        return self.seen
-
-
-def test_models_that_cannot_be_copied_are_refused_at_once() -> None:
-    model = Remembers()
-    model(torch.zeros(1, 3))
-    with pytest.raises(InputError, match=r"copy\.deepcopy"):
-        recording(model)
-
-
-def test_models_that_remember_their_last_pass_are_recorded() -> None:
-    recorded, _, _ = recording(Remembers())
-    for batch in points(3):
-        recorded.step(batch)
-    run = recorded.run
-    assert torch.equal(run.train(), run.final)
-
-
-def forget(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    optimizer.state.clear()
-
-
-def hook(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    next(model.parameters()).register_hook(lambda gradient: -gradient)
-
-
-@pytest.mark.parametrize("meddle", [forget, hook])
-@pytest.mark.parametrize(
-    "fit", [lambda run: SampleOrder(calibrate=0).fit(run), lambda run: Replay().fit(run)]
-)
-def test_what_a_recording_does_not_hold_is_noticed(meddle: Any, fit: Any) -> None:
-    recorded, model, optimizer = recording()
-    for batch in points(3):
-        recorded.step(batch)
-        meddle(model, optimizer)
-    with pytest.raises(ParityError, match="What the recording does not hold took part"):
-        fit(recorded.run)

@@ -18,7 +18,7 @@ from llm_influence.order.commands import order
 from llm_influence.order.comparison import OrderComparison
 from llm_influence.order.curriculum import Curriculum, curriculum
 from llm_influence.order.memorisation import Memorisation
-from llm_influence.order.train_file import Plan, RecordedFile
+from llm_influence.order.train_file import Plan, RecordedFile, train_file
 from tests.llm_influence.command_line import loaded, texts
 
 
@@ -61,6 +61,21 @@ def test_recording_is_the_loop_it_says(folder, capsys):
         optimizer.step()
     torch.testing.assert_close(run.final, run.flat.read(model), atol=1e-5, rtol=1e-4)
     np.testing.assert_allclose([rate for (rate,) in run.recipe.rates], rates)
+
+
+def test_the_size_is_told_and_refused_before_training(folder, capsys, monkeypatch):
+    asked = ["--data", "train.jsonl", "--run", "run", "--batch-size", "5", "--epochs", "2"]
+    assert main(["order", "record", "--model", "model", *asked], {"order": order}) == 0
+    out = capsys.readouterr().out
+    n_bytes, told = OptimizerRun.load("run/run").n_bytes, []
+    train_file("model", "train.jsonl", None, Plan(5, epochs=2), False, told.append)
+    assert told == [n_bytes]
+    assert out.startswith(f"the run will take {n_bytes / 2**20:,.1f} MiB in run\n")
+    (folder / "run").rename(folder / "before")
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Use", (), {"free": n_bytes - 1}))
+    monkeypatch.setattr("llm_influence.order.recorder.Recording.step", None)
+    assert record("--epochs", "2") == 2
+    assert "free space for the run" in capsys.readouterr().err
 
 
 def test_asking_is_the_api(folder, capsys):
