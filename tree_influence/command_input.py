@@ -59,7 +59,7 @@ def read_input(args: argparse.Namespace) -> Given:
     """Reads the tables and the model, and ties them."""
     from influence.tables import read_table
     from tree_influence import adapters
-    from tree_influence.run import feature_names
+    from tree_influence.tables import feature_names
 
     params = parse_params(args.param)
     asked = read_table(args.queries, args.text, args.fill)

@@ -163,6 +163,39 @@ def test_a_missing_column_is_named(folder, tmp_path, capsys):
     assert "['age']" in capsys.readouterr().err
 
 
+def spaced(folder, names=("sepal length (cm)", "width")):
+    """A model of columns with spaces in their names, as LightGBM saves it, and its table."""
+    import lightgbm
+
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(rng.normal(size=(60, len(names))), columns=list(names))
+    table["y"] = (table[names[0]] > 0).astype(int)
+    model = lightgbm.LGBMClassifier(n_estimators=3, min_child_samples=5, verbose=-1)
+    model.fit(table[list(names)], table["y"]).booster_.save_model(folder / "spaced.txt")
+    table.to_csv(folder / "spaced.csv", index=False)
+    call = ["explain", str(folder / "spaced.txt"), "--train", str(folder / "spaced.csv")]
+    return [*call, "--target", "y", "--queries", str(folder / "spaced.csv"), "--quiet"], table
+
+
+def test_columns_whose_names_have_spaces(tmp_path, capsys):
+    call, table = spaced(tmp_path)
+    assert main([*call, "--json"]) == 0, "LightGBM saves such names with underscores"
+    ranked = json.loads(capsys.readouterr().out)["results"]
+    run = trace(tmp_path / "spaced.txt", table.drop(columns="y"), table["y"])
+    top = LeafInfluence().fit(run).explain_top(table.drop(columns="y"), table["y"], k=10)
+    expected = pd.concat([top.proponents(), top.opponents()])["influence"]
+    np.testing.assert_allclose([row["influence"] for row in ranked], expected, rtol=1e-9)
+
+
+def test_a_name_that_two_columns_fit_is_refused(tmp_path, capsys):
+    call, table = spaced(tmp_path, ("a b c", "d"))
+    table = table.rename(columns={"a b c": "a_b c"}).assign(**{"a b_c": 0.0})
+    table.to_csv(tmp_path / "spaced.csv", index=False)
+    assert main(call) == 2
+    told = capsys.readouterr().err
+    assert "['a_b_c']" in told and "LightGBM saves a space in a name as '_'" in told
+
+
 def test_a_regression_needs_the_truth(tmp_path, capsys):
     X, y, X_test, _ = models.make_data("squared", n_train=60)
     model = models.make("lightgbm", "squared", 5).fit(X, y)
