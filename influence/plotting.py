@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from influence.checks import check_whole
 from influence.errors import InputError, StorageError
 from influence.plot_style import (
     CHANCE,
@@ -73,6 +74,7 @@ def influence_distribution(
         unit: Of the values, as the provenance states it.
         bins: Number of bars on the longer side.
     """
+    check_whole("bins", bins, least=1)
     found = numbers("values", values, 2 if np.ndim(values) == 2 else 1)
     drawn = found[found != 0]
     size = np.abs(drawn) if drawn.size else np.ones(1)
@@ -126,6 +128,7 @@ def removal_curve(
     """
     shares, effect = numbers("fractions", fractions), numbers("mean", mean, missing=True)
     same_shape({"fractions": shares, "mean": effect})
+    _check_shares({"fractions": shares})
     low, high = ends(interval, effect)
     axes = axes_or_new(ax)
     look = reference_look() if reference else next_look(axes)

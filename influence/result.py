@@ -46,15 +46,20 @@ class Provenance:
     run: Mapping[str, str | float] = field(default_factory=dict)
     sign: str = SIGN
 
+    @property
+    def estimator(self) -> str:
+        """The method with its parameters."""
+        parameters = ", ".join(f"{name}={value!r}" for name, value in self.parameters.items())
+        return f"{self.method}({parameters})"
+
     def summary(self) -> str:
         """One line for a repr: method, unit, measured errors."""
-        parameters = ", ".join(f"{name}={value!r}" for name, value in self.parameters.items())
         stated = [
             f"{name.replace('_', ' ')} {value if isinstance(value, str) else format(value, '.2g')}"
             for name, value in self.run.items()
             if isinstance(value, float) or "because" in name
         ]
-        return "; ".join([f"{self.method}({parameters})", f"unit: {self.unit}", *stated])
+        return "; ".join([self.estimator, f"unit: {self.unit}", *stated])
 
 
 @dataclass(frozen=True, eq=False, repr=False)

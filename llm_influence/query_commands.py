@@ -18,6 +18,7 @@ from llm_influence.methods import estimator_of
 if TYPE_CHECKING:
     import pandas as pd
 
+    from influence.report import Page
     from influence.top import TopInfluence
     from llm_influence.by_rows import ByRows
     from llm_influence.command_input import Given
@@ -99,6 +100,7 @@ class _Asked:
         queries: The queries.
         top: Their strongest training examples.
         facts: What is known of each query: loss and text.
+        page: The page, where one is asked for.
     """
 
     given: "Given"
@@ -106,6 +108,7 @@ class _Asked:
     queries: "Examples"
     top: "TopInfluence"
     facts: "pd.DataFrame"
+    page: "Page | None"
 
     def part(self, query: int, k: int, tokens: bool) -> "tuple[str, list[pd.DataFrame]]":
         """One query's table, and the influence of tokens where it is asked for."""
@@ -206,33 +209,34 @@ def _ask(args: argparse.Namespace, record: BuildRecord) -> _Asked:
     queries = given.run.queries(given.examples(records))
     kept = StoreAt(args.store, settings.store_dtype, _say_missing if progress else None)
     estimator = estimator_of(settings).fit(given.run, store=kept, progress=progress)
-    top = _answered(estimator, given, queries, args)
+    page, top = _answered(estimator, given, queries, args)
     stated = {**top.provenance.run, "store_dtype": settings.store_dtype}
     top = replace(top, provenance=replace(top.provenance, run=stated))
     texts = [short(given, queries, query) for query in range(queries.n_queries)]
     facts = pd.DataFrame({"loss": given.run.losses(queries), "text": texts}, queries.index)
-    return _Asked(given, estimator, queries, top, facts)
+    return _Asked(given, estimator, queries, top, facts, page)
 
 
 def _answered(
     estimator: "ByRows", given: "Given", queries: "Examples", args: argparse.Namespace
-) -> "TopInfluence":
-    """The ranking; writes the page, where one is asked for."""
+) -> "tuple[Page | None, TopInfluence]":
+    """The page, where one is asked for, and the ranking."""
     progress = not args.quiet
     if args.report is not None:
-        from llm_influence.reporting import report
+        from llm_influence.reporting import report_page
 
         tokenizer = given.tokenizer or (lambda ids: [f"{token} " for token in ids])
-        return report(
-            args.report, estimator, queries, tokenizer=tokenizer, k=args.top, rerank=args.rerank,
+        return report_page(
+            estimator, queries, tokenizer=tokenizer, k=args.top, rerank=args.rerank,
             progress=progress,
         )  # fmt: skip
     top = estimator.explain_top(queries, k=args.rerank or args.top, progress=progress)
     if args.rerank is None:
-        return top
+        return None, top
     from llm_influence.rerank import reranked
 
-    return reranked(estimator, top, queries, min(args.top, given.run.n_train), progress=progress)
+    k = min(args.top, given.run.n_train)
+    return None, reranked(estimator, top, queries, k, progress=progress)
 
 
 def _say_missing(store: "Store") -> None:
@@ -274,9 +278,10 @@ def _document(asked: _Asked, tokens: "list[pd.DataFrame]") -> dict[str, Any]:
 
 
 def _write(args: argparse.Namespace, asked: _Asked, tokens: "list[pd.DataFrame]") -> list[Path]:
-    """Writes the result and the influence of tokens, where asked for; the page is there already."""
+    """Writes the result, the influence of tokens and the page, where they are asked for."""
     import pandas as pd
 
+    from influence.report import write
     from influence.tables import together, write_results
 
     written = []
@@ -286,4 +291,4 @@ def _write(args: argparse.Namespace, asked: _Asked, tokens: "list[pd.DataFrame]"
             with together(args.out) as part:
                 pd.concat(tokens).to_csv(part / "tokens.csv", index=False)
             written.append(Path(args.out) / "tokens.csv")
-    return written if args.report is None else [*written, Path(args.report)]
+    return written if asked.page is None else [*written, write(args.report, asked.page)]

@@ -15,10 +15,11 @@ from influence.checks import check_whole
 from influence.cli import Found
 from influence.detection import label_noise_curve
 from influence.errors import MissingPackageError
+from influence.report import write
 from influence.report.page import check_writable
 from llm_influence.bm25 import BM25
 from llm_influence.facts_model import Trained, answers_right, encoded, train
-from llm_influence.reporting import report
+from llm_influence.reporting import report_page
 from llm_influence.run import CheckpointRun, trace
 from llm_influence.tracin import TracIn
 
@@ -99,11 +100,11 @@ def quickstart(seed: int = 0, page: str | None = None, progress: bool = True) ->
     text = _text(facts, trained, run, document)
     if page is None:
         return Found(text, document)
-    report(
-        page, best, asked, tokenizer=tokenizer, max_queries=ON_PAGE, title=TITLE,
+    shown, _ = report_page(
+        best, asked, tokenizer=tokenizer, max_queries=ON_PAGE, title=TITLE,
         progress=progress,
     )  # fmt: skip
-    return Found(text, document, lambda: [Path(page)])
+    return Found(text, document, lambda: [write(page, shown)])
 
 
 def _text(facts: Any, trained: Trained, run: CheckpointRun, document: dict[str, Any]) -> str:

@@ -86,6 +86,28 @@ def report(
         StorageError: The file cannot be written; found out before any work.
     """
     check_writable(path)
+    page, top = report_page(
+        estimator, queries, tokenizer=tokenizer, k=k, max_queries=max_queries, max_rows=max_rows,
+        tokens=tokens, rerank=rerank, title=title, progress=progress,
+    )  # fmt: skip
+    write(path, page)
+    return top
+
+
+def report_page(
+    estimator: Any,
+    queries: Any,
+    *,
+    tokenizer: Any,
+    k: int = 5,
+    max_queries: int = 50,
+    max_rows: int = 300,
+    tokens: bool = True,
+    rerank: int | None = None,
+    title: str = TITLE,
+    progress: bool = True,
+) -> tuple[Page, TopInfluence]:
+    """What `report` writes, and what it returns; arguments as there."""
     for name, value, least in (
         ("k", k, 1), ("max_queries", max_queries, 1), ("max_rows", max_rows, 0),
         ("rerank", k if rerank is None else rerank, k),
@@ -108,8 +130,7 @@ def report(
         top = reranked(estimator, found.top, asked, min(k, run.n_train), progress=progress)
         found = replace(found, top=top)
     made = _Made(estimator, run, asked, losses, found, reader, tokens, progress)
-    write(path, made.page(title, max_rows))
-    return found.top
+    return made.page(title, max_rows), found.top
 
 
 @dataclass(frozen=True, eq=False)

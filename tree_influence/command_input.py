@@ -27,6 +27,17 @@ class Given:
     y: Any
     facts: Any
 
+    @property
+    def has_truth(self) -> bool:
+        return "truth" in self.facts
+
+    @property
+    def stated(self) -> dict[str, str]:
+        """What a result's provenance says of the queries; nothing where they have their truth."""
+        from tree_influence.reporting import NO_TRUTH
+
+        return {} if self.has_truth else NO_TRUTH
+
 
 def add_input_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments that `read_input` reads."""
@@ -59,7 +70,7 @@ def read_input(args: argparse.Namespace) -> Given:
     """Reads the tables and the model, and ties them."""
     from influence.tables import read_table
     from tree_influence import adapters
-    from tree_influence.run import feature_names
+    from tree_influence.tables import feature_names
 
     params = parse_params(args.param)
     asked = read_table(args.queries, args.text, args.fill)

@@ -4,7 +4,7 @@ Nothing heavy is imported here at the top: `influence --help` loads this file.
 """
 
 import argparse
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from tree_influence.command_input import Given, add_input_arguments, read_input
 from tree_influence.methods import known_methods
 
 if TYPE_CHECKING:
+    from influence.report import Page
     from influence.top import TopInfluence
 
 REMARKS = (
@@ -47,13 +48,13 @@ class Explain:
             "page that are worked out again without rows (default: %(default)s)")  # fmt: skip
 
     def run(self, args: argparse.Namespace) -> Found:
-        from influence.errors import InputError
+        from influence.checks import check_whole
         from influence.report.page import check_writable
         from influence.tables import labelled, make_folder, ranking
         from tree_influence.tables import side_by_side
 
-        if args.top < 1:
-            raise InputError(f"--top must be at least 1, got {args.top}.")
+        check_whole("--top", args.top, least=1)
+        check_whole("--refits", args.refits)
         if args.out is not None:
             make_folder(args.out)
         if args.report is not None:
@@ -61,40 +62,52 @@ class Explain:
         given = read_input(args)
         shown = not args.quiet
         estimator = known_methods()[args.method].estimator(seed=0).fit(given.run, progress=shown)
-        top = _answered(estimator, given, args)
+        page, top = _answered(estimator, given, args)
+        run = {**top.provenance.run, **given.stated}
+        top = replace(top, provenance=replace(top.provenance, run=run))
         stated = top.provenance
+        lines = [stated.summary(), f"sign: {stated.sign}", *given.stated.values()]
         return Found(
-            f"{side_by_side(top, given.facts)}\n{stated.summary()}\nsign: {stated.sign}",
+            "\n".join([side_by_side(top, given.facts), *lines]),
             {
                 "provenance": asdict(stated),
                 "queries": labelled(given.facts),
                 "results": ranking(top),
             },
-            lambda: _written(args, top, given.facts),
+            lambda: _written(args, top, given.facts, page),
         )
 
     def kept(self, args: argparse.Namespace) -> str:
         return "no result was written; the same command begins anew"
 
 
-def _answered(estimator: Any, given: Given, args: argparse.Namespace) -> "TopInfluence":
-    """The ranking; writes the page, where one is asked for."""
+def _answered(
+    estimator: Any, given: Given, args: argparse.Namespace
+) -> "tuple[Page | None, TopInfluence]":
+    """The page, where one is asked for, and the ranking."""
     shown = not args.quiet
     if args.report is None:
-        return estimator.explain_top(given.X, given.y, k=args.top, progress=shown)
-    from tree_influence.reporting import report
+        return None, estimator.explain_top(given.X, given.y, k=args.top, progress=shown)
+    from tree_influence.reporting import report_page
 
-    return report(
-        args.report, estimator, given.X, given.y, k=args.top, refits=args.refits,
-        has_truth="truth" in given.facts, progress=shown,
+    return report_page(
+        estimator, given.X, given.y, k=args.top, refits=args.refits, has_truth=given.has_truth,
+        progress=shown,
     )  # fmt: skip
 
 
-def _written(args: argparse.Namespace, top: "TopInfluence", facts: Any) -> list[Path]:
+def _written(
+    args: argparse.Namespace, top: "TopInfluence", facts: Any, page: "Page | None"
+) -> list[Path]:
     from influence.tables import write_results
 
     files = [] if args.out is None else write_results(args.out, top, facts)
-    return files if args.report is None else [*files, Path(args.report)]
+    if page is None:
+        return files
+
+    from influence.report import write
+
+    return [*files, write(args.report, page)]
 
 
 explain = Explain()

@@ -86,9 +86,9 @@ class Compare:
             )  # fmt: skip
             explained = {name: _explained(method, asked, args) for name, method in methods.items()}
             found = compare_methods(explained, campaign, **options)
-        stated = _provenance(found, plan, asked.run)
+        stated = _provenance(found, plan, asked)
         return Found(
-            table(found),
+            "\n".join([table(found), *asked.stated.values()]),
             {
                 "provenance": stated,
                 "queries": labelled(asked.facts),
@@ -204,17 +204,28 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
     from influence.errors import InputError
 
     check_whole("--seed", args.seed)
-    if args.n_queries < 1 or args.jobs == 0:
-        raise InputError(
-            f"--n-queries must be at least 1 and --jobs not 0, got {args.n_queries} and "
-            f"{args.jobs}."
-        )
+    check_whole("--n-queries", args.n_queries, least=1)
+    for name, n in (("--loo", args.loo), ("--subsets", args.subsets)):
+        if n != 0 and n < 3:
+            raise InputError(f"{name} must be 0, or 3 or more for a correlation, got {n}.")
+    if args.jobs == 0:
+        raise InputError("--jobs must not be 0: 1 trains one after the other, -1 uses all cores.")
     try:
         fractions = [float(one) for one in args.fractions.split(",") if one.strip()]
     except ValueError as error:
         raise InputError(
             f"--fractions takes shares such as 0.01,0.02, got {args.fractions!r}."
         ) from error
+    if not all(0 <= share <= 1 for share in fractions):
+        raise InputError(
+            f"--fractions takes shares from 0 to 1, got {args.fractions!r}; divide percentages by "
+            "100."
+        )
+    if args.loo == args.subsets == 0 and not any(fractions):
+        raise InputError(
+            "Expected something to measure, but --loo and --subsets are 0 and --fractions removes "
+            "nothing; give one of them."
+        )
     return {
         "loo": args.loo,
         "subsets": args.subsets,
@@ -264,6 +275,11 @@ def _written(found: Any, stated: Mapping[str, Any], args: argparse.Namespace) ->
         "seconds of a training": stated["seconds_per_training"],
         **{name.replace("_", " "): value for name, value in stated["run"].items()},
         "fingerprint": stated["fingerprint"],
+        **{
+            f"method {one.name}": one.influence.provenance.estimator
+            for one in found.methods
+            if one.influence is not None
+        },
     }
     page = comparison_page(found, about, _failures(found))
     return [*files, write(args.report, page)]
@@ -273,12 +289,12 @@ def _write(
     out: Path, found: Any, stated: Mapping[str, Any], args: argparse.Namespace
 ) -> list[Path]:
     """Writes tables, figure and provenance."""
+    from influence.cli.document import arguments_of
     from influence.errors import MissingPackageError
     from influence.tables import together
 
-    skipped = {"command", "debug", "json"}
     told = {
-        "configuration": {k: v for k, v in vars(args).items() if k not in skipped},
+        "configuration": arguments_of(args),
         **stated,
         "results": json.loads(found.to_frame().to_json(orient="records", double_precision=15)),
     }
@@ -293,7 +309,8 @@ def _write(
     return [out / name for name in names]
 
 
-def _provenance(found: Any, plan: _Plan, run: Any) -> dict[str, Any]:
+def _provenance(found: Any, plan: _Plan, asked: Given) -> dict[str, Any]:
+    run = asked.run
     return {
         "unit": "lds, loo: rank correlation; removal: change of the loss",
         "sign": "larger = better",
@@ -302,7 +319,7 @@ def _provenance(found: Any, plan: _Plan, run: Any) -> dict[str, Any]:
         "trainings_at_most": dict(plan.trainings),
         "seconds_per_training": plan.seconds,
         "fingerprint": run.fingerprint,
-        "run": dict(run.provenance),
+        "run": {**run.provenance, **asked.stated},
         "methods": {
             one.name: one.refused or asdict(one.influence.provenance) for one in found.methods
         },

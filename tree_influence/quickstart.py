@@ -1,7 +1,6 @@
 """The main job on bundled data: the rows behind a model's errors, mislabelled ones first."""
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from influence.checks import check_whole
 from influence.cli import Found
 from influence.detection import label_noise_curve
 from influence.errors import InfluenceError
+from influence.report import write
 from influence.report.page import check_writable
 from influence.result import Influence
 from influence.tables import ranking
@@ -58,7 +58,8 @@ def quickstart(seed: int = 0, page: str | None = None, progress: bool = True) ->
             f"The quickstart needs LightGBM and scikit-learn ({error}); "
             "pip install 'influence-toolkit[lightgbm]'."
         ) from error
-    from tree_influence import BoostIn, LeafInfluence, report, trace
+    from tree_influence import BoostIn, LeafInfluence, trace
+    from tree_influence.reporting import report_page
 
     X_train, X_test, y_train, y_test, flipped = _data(seed)
     model = LGBMClassifier(n_estimators=50, num_leaves=8, random_state=seed, verbose=-1)
@@ -96,8 +97,8 @@ def quickstart(seed: int = 0, page: str | None = None, progress: bool = True) ->
     }
     if page is None:
         return Found(text, document)
-    report(page, explainer, X_test, y_test, title=TITLE, progress=progress)
-    return Found(text, document, lambda: [Path(page)])
+    made, _ = report_page(explainer, X_test, y_test, title=TITLE, progress=progress)
+    return Found(text, document, lambda: [write(page, made)])
 
 
 def _data(seed: int) -> tuple[Any, ...]:

@@ -27,6 +27,9 @@ Positions = NDArray[np.int64]
 
 TITLE = "Which training rows made this model say that?"
 REMOVED = (1, 3, 10, 30)  # rows left out at a time
+NO_TRUTH = {
+    "truth": "the queries have no truth: loss and sign refer to the model's own predictions"
+}
 SUSPECTS = (
     "Training rows by self-influence: what leaving a row out does to its own loss. Large values "
     "mark rows that the model could not have guessed from the others: wrong labels first, then "
@@ -78,6 +81,26 @@ def report(
         StorageError: The file cannot be written; found out before any work.
     """
     check_writable(path)
+    page, top = report_page(
+        estimator, *queries, k=k, max_queries=max_queries, max_rows=max_rows, refits=refits,
+        has_truth=has_truth, title=title, progress=progress,
+    )  # fmt: skip
+    write(path, page)
+    return top
+
+
+def report_page(
+    estimator: Any,
+    *queries: Any,
+    k: int = 10,
+    max_queries: int = 200,
+    max_rows: int = 500,
+    refits: int = 20,
+    has_truth: bool = True,
+    title: str = TITLE,
+    progress: bool = True,
+) -> tuple[Page, TopInfluence]:
+    """What `report` writes, and what it returns; arguments as there."""
     for name, value, least in (
         ("k", k, 1), ("max_queries", max_queries, 1), ("max_rows", max_rows, 0),
         ("refits", refits, 0),
@@ -88,8 +111,8 @@ def report(
         blocks_of(estimator, queries, progress), run.train_index, asked.index, estimator.provenance,
         shown=_worst(run, asked, max_queries), k=k,
     )  # fmt: skip
-    write(path, _Made(run, asked, found, refits, has_truth, progress).page(title, max_rows))
-    return found.top
+    made = _Made(run, asked, found, refits, has_truth, progress)
+    return made.page(title, max_rows), found.top
 
 
 def _worst(run: TreeRun, asked: TreeQueries, n: int) -> Positions:
@@ -166,7 +189,7 @@ class _Made:
             "trees": self.run.adapter.ensemble.n_trees,
             "parity": "the trees give the library's own raw predictions of all training rows",
         }
-        return self.found.about(facts)
+        return self.found.about(facts if self.has_truth else {**facts, **NO_TRUTH})
 
     def _query_facts(self) -> pd.DataFrame:
         run, asked, shown = self.run, self.asked, self.found.shown

@@ -275,8 +275,9 @@ def _trained(run: TreeRun, rows: GivenRows) -> tuple[Adapter, Any]:
 def _has_columns_of(adapter: Adapter, X: Any) -> bool:
     """Whether the earlier steps of a Pipeline, fitted again, gave the columns they gave before."""
     names = adapter.feature_names
-    if isinstance(X, pd.DataFrame) and names is not None and list(map(str, X.columns)) != names:
-        return False
+    if isinstance(X, pd.DataFrame) and names is not None:
+        kept = [str(name).replace(" ", adapter.space) for name in X.columns]
+        return kept == names
     return shape(X)[1] == adapter.ensemble.n_features
 
 

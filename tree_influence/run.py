@@ -274,7 +274,7 @@ def trace(
     """
     if isinstance(model, str | os.PathLike):
         model = adapters.load(model)
-    prefix, last = _split_pipeline(model)
+    prefix, last = split_pipeline(model)
     if not isinstance(params or {}, Mapping):
         raise InputError(
             f"params takes names and values, e.g. {{'reg_lambda': 1}}, got {params!r}."
@@ -371,7 +371,7 @@ def _check_leaves(replay: Replay) -> None:
     )
 
 
-def _split_pipeline(model: Any) -> tuple[Any, Any]:
+def split_pipeline(model: Any) -> tuple[Any, Any]:
     """The fitted earlier steps of a Pipeline (None if there are none) and its last step.
 
     A last step that is a Pipeline itself is split as well.
@@ -389,12 +389,3 @@ def _version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return "not installed"
-
-
-def feature_names(model: Any) -> list[str] | None:
-    """Names of the columns a model or Pipeline takes; None if it knows none."""
-    prefix, last = _split_pipeline(model)
-    if prefix is None:
-        return adapters.parse(last).feature_names
-    names = getattr(model, "feature_names_in_", None)
-    return None if names is None else list(names)

@@ -1,12 +1,39 @@
 """Columns of a model's tables, and the tables the command line prints."""
 
+from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from influence.errors import InputError
 from influence.top import TopInfluence
+from tree_influence import adapters
+from tree_influence.run import split_pipeline
+
+
+@dataclass(frozen=True)
+class FeatureNames:
+    """Names of the columns a model or Pipeline takes.
+
+    Attributes:
+        names: As the model keeps them; None if it knows none.
+        space: What stands in them for a space.
+    """
+
+    names: list[str] | None
+    space: str = " "
+
+
+def feature_names(model: Any) -> FeatureNames:
+    """Names of the columns a model or Pipeline takes."""
+    prefix, last = split_pipeline(model)
+    if prefix is None:
+        adapter = adapters.parse(last)
+        return FeatureNames(adapter.feature_names, adapter.space)
+    names = getattr(model, "feature_names_in_", None)
+    return FeatureNames(None if names is None else list(names))
 
 
 def take_column(table: Any, name: str, path: str) -> pd.Series:
@@ -17,24 +44,36 @@ def take_column(table: Any, name: str, path: str) -> pd.Series:
 
 
 def take_features(
-    table: pd.DataFrame, names: Sequence[str] | None, other: Sequence[str | None], path: str
+    table: pd.DataFrame, known: FeatureNames, other: Sequence[str | None], path: str
 ) -> Any:
     """The model's columns, by name where it knows names, else all that are not `other`.
 
     Args:
         table: The file's content.
-        names: The model's column names; None, or names found nowhere in the file, if it was
-            trained on a bare array.
+        known: The model's column names; none, or none found in the file, if it was trained on a
+            bare array. Where a name is not there, the one column that the model keeps under that
+            name is.
         other: Columns that are no features (target, weight, label of the rows).
         path: For messages.
     """
     rest = table[[name for name in table.columns if name not in other]]
-    if names is None or not set(names) & set(table.columns):
+    kept = defaultdict(list)
+    for own in rest.columns:
+        kept[str(own).replace(" ", known.space)].append(own)
+    fits = {name: [name] if name in table.columns else kept[name] for name in known.names or ()}
+    if not any(fits.values()):
         return rest.to_numpy()
-    missing = [name for name in names if name not in table.columns]
+    missing = [name for name, own in fits.items() if len(own) != 1]
     if missing:
-        raise InputError(f"{path} lacks columns that the model was trained with: {missing[:10]}.")
-    return table[list(names)]
+        renamed = (
+            f" LightGBM saves a space in a name as {known.space!r}; give exactly one column that "
+            "fits each."
+        )
+        raise InputError(
+            f"{path} lacks columns that the model was trained with: {missing[:10]}."
+            f"{'' if known.space == ' ' else renamed}"
+        )
+    return table[[own for (own,) in fits.values()]]
 
 
 def side_by_side(top: TopInfluence, queries: pd.DataFrame) -> str:

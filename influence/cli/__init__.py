@@ -66,7 +66,7 @@ class Command(Protocol):
 
 
 def shared_options(default: bool | str) -> argparse.ArgumentParser:
-    """A parent of every command's parser: the options of all, with their default."""
+    """A parent of every parser: the options of all commands, with their default."""
     shared = argparse.ArgumentParser(add_help=False)
     group = shared.add_argument_group("options of every command")
     for name, told in (

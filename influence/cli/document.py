@@ -69,7 +69,7 @@ def text_of(found: Found, args: argparse.Namespace, written: Sequence[Path]) -> 
         "format": FORMAT,
         "command": " ".join(name for name in names if name),
         "version": __version__,
-        "arguments": {k: v for k, v in vars(args).items() if k not in NO_ARGUMENTS},
+        "arguments": arguments_of(args),
         "provenance": {},
         "queries": [],
         "results": [],
@@ -77,6 +77,11 @@ def text_of(found: Found, args: argparse.Namespace, written: Sequence[Path]) -> 
         "written": [*found.document.get("written", ()), *written],
     }
     return json.dumps(plain(document), indent=2, allow_nan=False)
+
+
+def arguments_of(args: argparse.Namespace) -> dict[str, Any]:
+    """What the command was called with, besides its name and how it is to speak."""
+    return {name: value for name, value in vars(args).items() if name not in NO_ARGUMENTS}
 
 
 def plain(value: Any) -> Any:

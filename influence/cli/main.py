@@ -8,11 +8,12 @@ import argparse
 import contextlib
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from influence import __version__
 from influence.cli import Command, add_commands, shared_options
+from influence.cli.group import Group
 from influence.errors import InfluenceError
 from influence.extras import extras_named
 
@@ -52,24 +53,31 @@ def parser_of(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
         description="Which training examples made this model say that?",
         epilog="`influence COMMAND --help` explains one command. Begin with `influence quickstart` "
         "(trees), `influence llm quickstart` or `influence order quickstart`.",
+        parents=[shared_options(default=False)],
     )
     parser.add_argument("--version", action="version", version=f"influence {__version__}")
-    add_commands(parser, commands, "command", shared_options(default=False), required=False)
+    shared = shared_options(argparse.SUPPRESS)  # what was given before the name stands
+    add_commands(parser, commands, "command", shared, required=False)
     return parser
 
 
 def _check_name(
-    parser: argparse.ArgumentParser, arguments: Sequence[str], known: Iterable[str]
+    parser: argparse.ArgumentParser, arguments: Sequence[str], known: Mapping[str, Command]
 ) -> None:
-    """Ends with a suggestion where the first argument names no command."""
-    name = next((argument for argument in arguments if not argument.startswith("-")), None)
-    if name is None or name in known:
-        return
-    from difflib import get_close_matches
+    """Ends with a suggestion where a command's name is none."""
+    before = ""
+    for name in (argument for argument in arguments if not argument.startswith("-")):
+        if name not in known:
+            from difflib import get_close_matches
 
-    close = get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(known)}."
-    parser.error(f"unknown command {name!r}; {hint}")
+            close = get_close_matches(name, known, n=1)
+            choice = f"choose from {', '.join(known)}."
+            hint = f"did you mean {before + close[0]!r}?" if close else choice
+            parser.error(f"unknown command {before + name!r}; {hint}")
+        command = known[name]
+        if not isinstance(command, Group):
+            return
+        before, known = f"{before}{name} ", command.commands
 
 
 class _Terminated(KeyboardInterrupt):

@@ -33,6 +33,9 @@ class Quickstart:
         add("--report", metavar="FILE", help="write a page to look at")
 
     def run(self, args: argparse.Namespace) -> Found:
+        from influence.checks import check_whole
+
+        check_whole("--seed", args.seed)
         quickstart = import_module(self.module).quickstart
         return quickstart(args.seed, args.report, progress=not args.quiet)
 

@@ -6,6 +6,7 @@ Nothing heavy is imported here at the top: `influence --help` loads this file.
 import argparse
 import contextlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,17 +38,19 @@ class FindCurriculum:
 
     def run(self, args: argparse.Namespace) -> Found:
         given, folder = _opened(args)
+        examples = given.examples(args.queries)
 
         from llm_influence.order.curriculum import curriculum
         from llm_influence.order.documents import of_curriculum
 
         found = curriculum(
-            given.run, _queries(given, args), args.method, n_random=args.n, seed=args.seed,
+            given.run, _queries(examples, args), args.method, n_random=args.n, seed=args.seed,
             anyway=args.anyway, cache=Path(args.run) / CACHE, progress=not args.quiet,
         )  # fmt: skip
         plots, told = [found.plot, found.random.plot], of_curriculum(given.run, found)
         page = _page(args, given, found)
-        return _found(folder / "curriculum", found, told, plots, page, found.to_frame())
+        answer = _found(folder / "curriculum", found, told, plots, page, found.to_frame())
+        return _with_cut(answer, given, examples)
 
     def kept(self, args: argparse.Namespace) -> str:
         return _kept(args)
@@ -67,16 +70,19 @@ class Compare:
 
     def run(self, args: argparse.Namespace) -> Found:
         given, folder = _opened(args)
+        examples = given.examples(args.queries)
 
         from llm_influence.order.comparison import compare_orders
         from llm_influence.order.documents import of_comparison
 
         found = compare_orders(
-            given.run, _queries(given, args), args.method, n=args.n, seed=args.seed,
+            given.run, _queries(examples, args), args.method, n=args.n, seed=args.seed,
             cache=Path(args.run) / CACHE, progress=not args.quiet,
         )  # fmt: skip
         told = of_comparison(given.run, found)
-        return _found(folder / "comparison", found, told, [found.plot], _page(args, given, found))
+        page = _page(args, given, found)
+        answer = _found(folder / "comparison", found, told, [found.plot], page)
+        return _with_cut(answer, given, examples)
 
     def kept(self, args: argparse.Namespace) -> str:
         return _kept(args)
@@ -100,16 +106,18 @@ class Memorise:
         from llm_influence.order.documents import of_memorisation
         from llm_influence.order.memorisation import memorisation
 
-        held_out = None
+        examples = held_out = None
         if args.queries is not None:
-            examples = _examples(given, args.queries)
+            examples = given.examples(args.queries)
             held_out = [examples.batch(range(examples.n_queries))]
         found = memorisation(
             given.run, args.method, held_out=held_out, seed=args.seed, progress=not args.quiet
         )
         more = [] if held_out is None else [found.plot_generalisation]
         plots, told = [found.plot, found.plot_forgetting, *more], of_memorisation(given.run, found)
-        return _found(folder / "memorisation", found, told, plots, _page(args, given, found))
+        page = _page(args, given, found)
+        answer = _found(folder / "memorisation", found, told, plots, page)
+        return answer if examples is None else _with_cut(answer, given, examples)
 
     def kept(self, args: argparse.Namespace) -> str:
         return "no result was written; the same command begins anew"
@@ -154,6 +162,11 @@ def _number(parser: argparse.ArgumentParser, what: str) -> None:
 
 def _opened(args: argparse.Namespace) -> "tuple[RecordedFile, Path]":
     """The recorded run and the folder of results."""
+    from influence.checks import check_whole
+
+    for name, least in (("seed", 0), ("n", 3)):
+        if name in args:
+            check_whole(f"--{name}", getattr(args, name), least)
     if not Path(args.run).is_dir():
         raise InputError(
             f"Expected a recorded run in {args.run}, but there is no such folder; make it with "
@@ -171,19 +184,8 @@ def _opened(args: argparse.Namespace) -> "tuple[RecordedFile, Path]":
     return RecordedFile.load(Path(args.run)), Path(out)
 
 
-def _examples(given: "RecordedFile", path: str) -> Any:
-    """The examples of a file; says how many of them were cut."""
-    from llm_influence.command_input import told_cut
-
-    examples = given.examples(path)
-    for line in told_cut(examples, "of the queries", given.max_length):
-        print(line)
-    return examples
-
-
-def _queries(given: "RecordedFile", args: argparse.Namespace) -> list[Any]:
+def _queries(examples: Any, args: argparse.Namespace) -> list[Any]:
     """A query of all examples, or one of each."""
-    examples = _examples(given, args.queries)
     rows = range(examples.n_queries)
     return [examples.batch([i]) for i in rows] if args.each else [examples.batch(rows)]
 
@@ -228,3 +230,12 @@ def _found(
         return [*(path.parent / name for name in names), *page()]
 
     return Found(found.summary(), document, write)
+
+
+def _with_cut(found: Found, given: "RecordedFile", examples: Any) -> Found:
+    """The same, with how many of the examples asked about were cut."""
+    from llm_influence.command_input import told_cut
+
+    lines = told_cut(examples, "of the queries", given.max_length)
+    document = {**found.document, "n_queries_cut": int(examples.facts.get("truncated", 0))}
+    return replace(found, text="\n".join([found.text, *lines]), document=document)

@@ -25,8 +25,10 @@ class Quickstart:
         parser.add_argument("--report", metavar="FILE", help="write a page to look at")
 
     def run(self, args: argparse.Namespace) -> Found:
+        from influence.checks import check_whole
         from llm_influence.order.quickstart import quickstart
 
+        check_whole("--seed", args.seed)
         return quickstart(args.out, args.seed, args.report, progress=not args.quiet)
 
     def kept(self, args: argparse.Namespace) -> str:

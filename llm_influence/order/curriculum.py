@@ -58,6 +58,16 @@ class Curriculum:
         """Whether no random order has so low a mean loss."""
         return self.rank == 1
 
+    @property
+    def verdict(self) -> str:
+        """What real training says of the order, against random ones and the recorded one."""
+        n, effect = len(self.random.orders), self.retrained.mean()
+        if not self.beats_all:
+            also = "" if effect < 0 else ", and so is the recorded order"
+            return f"No success: {self.rank - 1} of {n} random orders are as good or better{also}."
+        than = " and than" if effect < 0 else f", but {'worse' if effect > 0 else 'no better'} than"
+        return f"Really trained, it is better than all {n} random orders{than} the recorded order."
+
     def to_frame(self) -> pd.DataFrame:
         """Mean predicted and real effect over the queries, one row for each order trained."""
         n = len(self.random.orders)
@@ -69,11 +79,6 @@ class Curriculum:
     def summary(self) -> str:
         """What was found, in words."""
         real = self.random.retrained.mean(axis=1)
-        verdict = (
-            f"It is better than all {len(real)} random orders."
-            if self.beats_all
-            else f"{self.rank - 1} of {len(real)} random orders are as good or better."
-        )
         return (
             f"Order found: {self.order.tolist()}\n"
             "Effect on the mean loss against the recorded order (negative = better):\n"
@@ -81,7 +86,7 @@ class Curriculum:
             f"{self.retrained.mean():+.3g}\n"
             f"  random    really {real.min():+.3g} to {real.max():+.3g}, mean {real.mean():+.3g}, "
             f"sd {real.std():.2g}\n"
-            f"{verdict}\n"
+            f"{self.verdict}\n"
             f"{self.random.summary()}"
         )
 

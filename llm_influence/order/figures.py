@@ -210,16 +210,11 @@ def _histogram(found: Curriculum) -> Figure:
             "bargap": 0,
         },
     }
-    verdict = (
-        f"It is better than all {len(real)} random orders."
-        if found.beats_all
-        else f"{found.rank - 1} of {len(real)} random orders are as good or better: no success."
-    )
     told = (
         "Change of the mean loss of the queries against the recorded order, after really training "
         "in each order. Left = a lower loss, better. The order found has "
         f"{own:+.3g} (predicted {found.predicted.mean():+.3g}); random ones {real.min():+.3g} to "
-        f"{real.max():+.3g}. {verdict}"
+        f"{real.max():+.3g}. {found.verdict}"
     )
     return Figure("Curriculum", told, spec, found.to_frame().rename_axis("order"))
 

@@ -195,7 +195,7 @@ def _report(
         places_found=_places(made, found.order),
         predicted=found.predicted.mean(),
         real=found.retrained.mean(),
-        verdict=_verdict(found),
+        verdict=found.verdict,
         since="".join(f"{k:>9}" for k in shown),
         curve="".join(f"{curve[k]:>+9.4f}" for k in shown),
         remark=_remark(curve[0], curve[-1]),
@@ -208,13 +208,6 @@ def _report(
 def _places(made: Villages, order: Sequence[int] | np.ndarray[Any, Any]) -> str:
     """Places, from 1, of the batches about the villages asked about."""
     return ", ".join(str(t + 1) for t, i in enumerate(order) if made.villages[i] < ASKED)
-
-
-def _verdict(found: Curriculum) -> str:
-    n = len(found.random.orders)
-    if found.beats_all:
-        return f"Trained for real, it is better than all {n} random orders."
-    return f"Trained for real, it has rank {found.rank} among {n} random orders: no success here."
 
 
 def _remark(late: float, early: float) -> str:

@@ -22,7 +22,7 @@ from llm_influence.order.figures import (
 from llm_influence.order.memorisation import Memorisation
 from llm_influence.order.places import Unit
 from llm_influence.order.run import OptimizerRun
-from llm_influence.order.sample_order import OrderAnswer
+from llm_influence.order.sample_order import METHODS, OrderAnswer
 
 Result = OrderAnswer | OrderComparison | Curriculum | Memorisation
 
@@ -94,13 +94,7 @@ def order_page(
 
 
 def _about(results: tuple[Result, ...], run: OptimizerRun | None) -> dict[str, Any]:
-    methods = [
-        result.random.method if isinstance(result, Curriculum) else result.method
-        for result in results
-        if not isinstance(result, OrderAnswer)
-    ]
-    about = {"method": ", ".join(dict.fromkeys(methods))} if methods else {}
-    about |= {"unit": "loss", "sign": SIGN}
+    about = {**_methods(results), "unit": "loss", "sign": SIGN}
     if run is None:
         return about
     return {
@@ -110,6 +104,22 @@ def _about(results: tuple[Result, ...], run: OptimizerRun | None) -> dict[str, A
         **run.provenance,
         "fingerprint": run.fingerprint,
     }
+
+
+def _methods(results: tuple[Result, ...]) -> dict[str, str]:
+    """What predicted, with its settings, each method once; with its name where it has one."""
+    told: dict[str, str] = {}
+    for result in results:
+        if isinstance(result, OrderAnswer):
+            continue
+        method = (result.random if isinstance(result, Curriculum) else result).method
+        if method in METHODS:
+            settings = repr(METHODS[method]())
+            told[settings] = f"{method} = {settings}"
+        else:
+            told.setdefault(method, method)
+    names = ("method" if i == 1 else f"method {i}" for i in range(1, len(told) + 1))
+    return dict(zip(names, told.values(), strict=True))
 
 
 def _named_apart(figures: list[Figure]) -> list[Figure]:

@@ -199,11 +199,27 @@ def test_a_group_passes_on_to_its_commands(arguments: list[str], code: int) -> N
 
 
 @pytest.mark.parametrize(
-    "arguments", [["group", "fake", "well", "--json"], ["group", "--json", "fake", "well"]]
+    ("arguments", "hint"),
+    [
+        (["--quiet", "group", "--json", "fakke"], "'group fakke'; did you mean 'group fake'?"),
+        (["group", "zzz", "well"], "'group zzz'; choose from fake."),
+    ],
 )
-def test_shared_options_stand_before_or_after_the_inner_command(
-    arguments: list[str], capsys: pytest.CaptureFixture[str]
+def test_an_unknown_inner_command_gets_a_suggestion(
+    arguments: list[str], hint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments, GROUPED)
+    assert ended.value.code == 2
+    assert f"unknown command {hint}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_shared_options_stand_before_or_after_every_name(
+    place: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["group", "fake", "well"]
+    arguments.insert(place, "--json")
     assert main(arguments, GROUPED) == 0
     assert json.loads(capsys.readouterr().out)["command"] == "group fake"
 

@@ -181,6 +181,8 @@ BAD = {
     "upside down": (lambda: plots.lds_comparison("a", [0.5], [[1], [0]]), "lower ends"),
     "names": (lambda: plots.lds_comparison(["a"], TWO), "a name for each mean, got 1 and 2"),
     "floor": (lambda: plots.lds_comparison("a", [0.5], noise_floor=np.nan), "noise_floor"),
+    "no bins": (lambda: plots.influence_distribution([1.0], bins=0), "bins must be a whole number"),
+    "removed percent": (lambda: plots.removal_curve([1, 10], TWO), "fractions as shares from 0"),
     "percent": (lambda: plots.noise_curve([0, 50], TWO), "divide percentages by 100"),
     "too few": (lambda: plots.effect_scatter(TWO, TWO), "at least 3 changes"),
     "other shape": (lambda: plots.effect_scatter([1, 2, 3], np.ones((3, 2))), "one shape"),

@@ -183,6 +183,18 @@ def test_the_command_writes_the_page(folder, capsys):
     assert "can be written" in capsys.readouterr().err
 
 
+def test_a_page_that_cannot_be_written_costs_no_result(folder, monkeypatch, capsys):
+    def full(path, page):
+        raise StorageError("the disk is full.")
+
+    monkeypatch.setattr("influence.report.write", full)
+    assert build("--p", "8") == 0
+    assert query("--report", "page.html", "--out", "out") == 2
+    captured = capsys.readouterr()
+    assert "query 0 (loss" in captured.out and "disk is full" in captured.err
+    assert (folder / "out" / "influence.csv").is_file()
+
+
 def test_the_quickstart_writes_the_page(monkeypatch, tmp_path, capsys):
     train, made = quickstart.train, quickstart.generator().made_up_facts
     monkeypatch.setattr(

@@ -7,11 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from influence import TopInfluence
+from influence import TopInfluence, Without
 from influence.cli.main import main
+from influence.errors import StorageError
 from tests.influence.report.pages import content
 from tests.tree_influence import models
-from tree_influence import LeafInfluence, trace
+from tree_influence import LeafInfluence, retrainer, trace
 
 CITIES = np.array(["Bern", "Oslo", "Riga"])
 
@@ -91,11 +92,25 @@ def test_a_page_is_written_beside_the_result(folder, tmp_path, capsys):
     assert "can be written" in capsys.readouterr().err
 
 
+def test_a_page_that_cannot_be_written_costs_no_result(folder, tmp_path, monkeypatch, capsys):
+    def full(path, page):
+        raise StorageError("the disk is full.")
+
+    monkeypatch.setattr("influence.report.write", full)
+    more = ["--report", str(tmp_path / "page.html"), "--refits", "0", "--out", str(tmp_path)]
+    assert explain(folder, *more) == 2
+    captured = capsys.readouterr()
+    assert "query row100: prediction" in captured.out and "disk is full" in captured.err
+    assert (tmp_path / "influence.csv").is_file()
+
+
 def test_a_page_without_truth_shows_none(folder, tmp_path):
     page = tmp_path / "page.html"
     assert explain(folder, "--report", str(page), "--refits", "0", queries="unlabelled.csv") == 0
     held = content(page.read_text(encoding="utf-8"))
     assert held["queries"]["facts"]["names"] == ["prediction", "loss"]
+    (told,) = [value for name, value in held["about"] if name == "truth"]
+    assert "loss and sign refer to the model's own predictions" in told
 
 
 def test_parquet_and_another_method(folder, capsys):
@@ -108,9 +123,15 @@ def test_a_method_that_trains_again(folder, capsys):
     assert "n_models=20" in capsys.readouterr().out
 
 
-def test_queries_without_truth_explain_the_prediction(folder, capsys):
-    assert explain(folder, queries="unlabelled.csv") == 0
-    assert "truth" not in capsys.readouterr().out
+def test_queries_without_truth_explain_the_prediction(folder, tmp_path, capsys):
+    assert explain(folder, "--out", str(tmp_path), queries="unlabelled.csv") == 0
+    printed = capsys.readouterr().out
+    told = "the queries have no truth: loss and sign refer to the model's own predictions"
+    assert told in printed.splitlines() and ", truth" not in printed
+    assert json.loads((tmp_path / "provenance.json").read_text())["run"]["truth"] == told
+    assert explain(folder, "--out", str(tmp_path)) == 0
+    assert "own predictions" not in capsys.readouterr().out
+    assert "truth" not in json.loads((tmp_path / "provenance.json").read_text())["run"]
 
 
 @pytest.mark.parametrize(
@@ -119,7 +140,8 @@ def test_queries_without_truth_explain_the_prediction(folder, capsys):
         (["--target", "nothing"], "no column 'nothing'"),
         (["--train", "missing.csv"], "cannot be read"),
         (["--param", "reg_lambda"], "NAME=VALUE"),
-        (["--top", "0"], "at least 1"),
+        (["--top", "0", "--train", "missing.csv"], "--top must be a whole number from 1"),
+        (["--refits", "-1", "--train", "missing.csv"], "--refits must be a whole number from 0"),
         (["--weight", "age"], "leaf"),
     ],
 )
@@ -161,6 +183,50 @@ def test_a_missing_column_is_named(folder, tmp_path, capsys):
     pd.read_csv(folder / "new.csv").drop(columns="age").to_csv(tmp_path / "new.csv", index=False)
     assert explain(folder, "--queries", str(tmp_path / "new.csv")) == 2
     assert "['age']" in capsys.readouterr().err
+
+
+def spaced(folder, names=("sepal length (cm)", "width")):
+    """A model of columns with spaces in their names, as LightGBM saves it, and its table."""
+    import lightgbm
+
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(rng.normal(size=(60, len(names))), columns=list(names))
+    table["y"] = (table[names[0]] > 0).astype(int)
+    model = lightgbm.LGBMClassifier(n_estimators=3, min_child_samples=5, verbose=-1)
+    model.fit(table[list(names)], table["y"]).booster_.save_model(folder / "spaced.txt")
+    table.to_csv(folder / "spaced.csv", index=False)
+    call = ["explain", str(folder / "spaced.txt"), "--train", str(folder / "spaced.csv")]
+    return [*call, "--target", "y", "--queries", str(folder / "spaced.csv"), "--quiet"], table
+
+
+def test_columns_whose_names_have_spaces(tmp_path, capsys):
+    call, table = spaced(tmp_path)
+    assert main([*call, "--json"]) == 0, "LightGBM saves such names with underscores"
+    ranked = json.loads(capsys.readouterr().out)["results"]
+    run = trace(tmp_path / "spaced.txt", table.drop(columns="y"), table["y"])
+    top = LeafInfluence().fit(run).explain_top(table.drop(columns="y"), table["y"], k=10)
+    expected = pd.concat([top.proponents(), top.opponents()])["influence"]
+    np.testing.assert_allclose([row["influence"] for row in ranked], expected, rtol=1e-9)
+
+
+def test_columns_whose_names_have_spaces_are_trained_on_again(tmp_path):
+    _, table = spaced(tmp_path)
+    effects = []
+    for named in (table, table.rename(columns=lambda name: name.replace(" ", "_"))):
+        X, y = named.drop(columns="y"), named["y"]
+        run = trace(tmp_path / "spaced.txt", X, y)
+        effects.append(retrainer(run, X, y)(Without(range(20))))
+    np.testing.assert_array_equal(*effects)
+    assert np.abs(effects[0]).max() > 0
+
+
+def test_a_name_that_two_columns_fit_is_refused(tmp_path, capsys):
+    call, table = spaced(tmp_path, ("a b c", "d"))
+    table = table.rename(columns={"a b c": "a_b c"}).assign(**{"a b_c": 0.0})
+    table.to_csv(tmp_path / "spaced.csv", index=False)
+    assert main(call) == 2
+    told = capsys.readouterr().err
+    assert "['a_b_c']" in told and "LightGBM saves a space in a name as '_'" in told
 
 
 def test_a_regression_needs_the_truth(tmp_path, capsys):

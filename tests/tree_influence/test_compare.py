@@ -56,6 +56,7 @@ def test_the_table_the_files_and_the_plan(folder, tmp_path, capsys):
     assert (frame["seconds"][:2] > 0).all()
     told = json.loads((tmp_path / "comparison.json").read_text())
     assert told["configuration"]["subsets"] == 5
+    assert not {"command", "quiet", "json", "debug"} & set(told["configuration"])
     assert told["methods"]["boostin"]["method"] == "BoostIn"
     assert told["results"][0]["lds"] == pytest.approx(frame["lds"][0])
     assert len(pd.read_csv(tmp_path / "removal.csv")) == 3
@@ -73,6 +74,7 @@ def test_the_page_holds_the_table(folder, tmp_path, capsys):
     lds = pd.read_csv(tmp_path / "comparison.csv")["lds"][0]
     (figure,) = re.findall(r'"title":"LDS".*?"rows":(\[\[.*?\]\])', page)
     assert json.loads(figure)[0][:2] == ["boostin", pytest.approx(lds)]
+    assert '["method boostin","BoostIn(shrunken_leaves=False, weighted=0)"]' in page
 
 
 def test_the_lds_is_that_of_the_functions(folder, tmp_path):
@@ -110,6 +112,7 @@ def test_queries_without_truth_and_a_method_that_refuses(folder, tmp_path, capsy
     options = ["--methods", "boostin,tree_sim", "--quiet"]
     assert call(folder, *options, model="dart.txt", queries="unlabelled.csv") == 0
     printed = capsys.readouterr().out
+    assert "loss and sign refer to the model's own predictions" in printed
     assert "boostin refused: UnsupportedModelError" in printed
     (line,) = [line for line in printed.splitlines() if line.split()[0] == "tree_sim"]
     assert "refused" not in line
@@ -158,14 +161,19 @@ def test_a_saved_xgboost_model_is_given_its_recipe(folder, capsys):
         (["--methods", "bostin"], "did you mean 'boostin'? Known: boostin, leaf_influence"),
         (["--methods", ","], "name of a method"),
         (["--fractions", "many"], "takes shares"),
-        (["--fractions", "7"], "between 0 and 1"),
-        (["--n-queries", "0"], "at least 1"),
-        (["--loo", "2"], "3 or more"),
+        (["--fractions", "7"], "--fractions takes shares from 0 to 1"),
+        (["--n-queries", "0"], "--n-queries must be a whole number from 1"),
+        (["--loo", "2"], "--loo must be 0, or 3 or more"),
+        (["--loo", "-3"], "--loo must be 0, or 3 or more"),
+        (["--subsets", "1"], "--subsets must be 0, or 3 or more"),
+        (["--jobs", "0"], "--jobs must not be 0"),
         (["--seed", "-1"], "from 0 on"),
+        (["--loo", "0", "--subsets", "0", "--fractions", ""], "something to measure"),
+        (["--loo", "0", "--subsets", "0", "--fractions", "0"], "something to measure"),
     ],
 )
 def test_mistakes_are_one_line_on_stderr(folder, change, says, capsys):
-    assert call(folder, *change) == 2
+    assert call(folder, *change, model="missing.txt") == 2
     captured = capsys.readouterr()
     assert captured.err.startswith("error: ")
     assert says in captured.err

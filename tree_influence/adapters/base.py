@@ -108,6 +108,7 @@ class Adapter(ABC):
             is given starting scores.
         border: Raw score above which the library's predict says the second of two classes.
         feature_names: Column names the model was trained with; None if it knows none.
+        space: What stands in them for a space.
         symmetric: All nodes of a level share one split, and the outcome at the root is the highest
             bit of a leaf's number.
         categorical: Columns of categories; None where the nodes of the trees tell.
@@ -124,6 +125,7 @@ class Adapter(ABC):
     starts_at_average: bool = False
     border: float = 0.0
     feature_names: list[str] | None
+    space: str = " "
     symmetric: bool = False
     categorical: tuple[int, ...] | None = None
     unordered: tuple[int, ...] = ()

@@ -28,7 +28,7 @@ from tree_influence.adapters.columns import check_all_classes, check_is_estimato
 from tree_influence.adapters.lightgbm_dataset import unpacked
 from tree_influence.adapters.lightgbm_objectives import RANKING
 from tree_influence.adapters.lightgbm_recipe import Training, main_parameters
-from tree_influence.adapters.lightgbm_table import Table
+from tree_influence.adapters.lightgbm_table import SPACE, Table
 from tree_influence.adapters.lightgbm_text import ModelText, read
 from tree_influence.ensemble import stack
 from tree_influence.losses import Loss
@@ -111,7 +111,7 @@ class LightGBM(Adapter):
         self._model, self._booster, self._params = model, booster, params
         self._training = Training(text, self.ensemble, parameters)
         self._table = _table(booster, text) if table is None else table
-        self.feature_names = self._table.names
+        self.feature_names, self.space = self._table.names, SPACE
         self.classes = _classes(model, text)
         self.knows_labels = isinstance(model, lightgbm.LGBMClassifier)
         self.starts_at_average = self._training.starts_at_average

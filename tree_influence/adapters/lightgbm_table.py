@@ -17,6 +17,7 @@ Floats = NDArray[np.float64]
 # What pandas calls the values of a column of objects that are all numbers.
 _NUMBERS = ("boolean", "integer", "floating", "mixed-integer-float", "decimal", "complex", "empty")
 _AS_THEY_ARE = (np.float32, np.float64)  # LightGBM rounds other arrays to float32, but no tables
+SPACE = "_"  # what LightGBM saves for a space in a column's name
 _ZERO = float(np.float32(1e-35))  # LightGBM takes values up to this for 0
 
 
@@ -76,7 +77,7 @@ class Table:
 
     def _check_names(self, X: pd.DataFrame) -> None:
         if self.names is not None:
-            check_names([str(name).replace(" ", "_") for name in X.columns], self.names)
+            check_names([str(name).replace(" ", SPACE) for name in X.columns], self.names)
         check_count(X.shape[1], self.n_features)
 
     def _mapped(self, X: pd.DataFrame) -> dict[int, list[Any]]:

@@ -133,6 +133,13 @@ def test_mistakes_are_told(folder, capsys):
     assert "influence order record --model" in capsys.readouterr().err
     assert call("compare", "--run", "model", "--queries", "asked.jsonl") == 2
     assert "order.json" in capsys.readouterr().err
+    shared = ("--run", "nowhere", "--queries", "asked.jsonl")
+    for option, least in (("--n", 3), ("--seed", 0)):
+        assert call("compare", *shared, option, str(least - 1)) == 2
+        told = f"{option} must be a whole number from {least} on, got {least - 1}"
+        assert told in capsys.readouterr().err, "said before anything is read"
+    assert call("quickstart", "--seed", "-1") == 2
+    assert "--seed must be" in capsys.readouterr().err
     assert record("--batch-size", "0") == 2
     assert "batch_size must be a whole number from 1" in capsys.readouterr().err
     (folder / "run").mkdir(exist_ok=True)
@@ -196,5 +203,8 @@ def test_what_is_cut_is_told(folder, capsys):
     assert "truncated: 20 examples, at 3 tokens" in capsys.readouterr().out
     with open("long.jsonl", "w", encoding="utf-8") as file:
         file.write(json.dumps(texts(1)[0]) + "\n")
-    assert call("compare", "--run", "run", "--queries", "long.jsonl", "--n", "3") == 0
-    assert "truncated: 1 of the queries, at 3 tokens" in capsys.readouterr().out
+    shared = ("--run", "run", "--queries", "long.jsonl")
+    for command in (["compare", *shared, "--n", "3"], ["memorisation", *shared]):
+        assert call(*command) == 0
+        found = capsys.readouterr().out
+        assert found.splitlines()[-2] == "truncated: 1 of the queries, at 3 tokens"

@@ -1,5 +1,7 @@
 """The page about orders: its figures hold the results' own numbers, and every view opens."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,8 @@ from llm_influence.order import figures
 from llm_influence.order.comparison import OrderComparison
 from llm_influence.order.curriculum import Curriculum
 from llm_influence.order.figures import recorded_at
+from llm_influence.order.galerkin import Galerkin
+from llm_influence.order.mean_field import MeanField
 from llm_influence.order.memorisation import Memorisation
 from llm_influence.order.places import Places
 from llm_influence.order.reporting import order_page
@@ -133,6 +137,26 @@ def test_the_curriculum_stands_among_the_random_orders():
     assert scatter[1]["y"] == [-3.0] * N_QUERIES
 
 
+@pytest.mark.parametrize(
+    ("own", "others", "says"),
+    [
+        (-1.0, [0.5, 2.0, 3.0], "better than all 3 random orders and than the recorded order."),
+        (1.0, [1.5, 2.0, 3.0], "better than all 3 random orders, but worse than the recorded"),
+        (0.0, [1.5, 2.0, 3.0], "better than all 3 random orders, but no better than the recorded"),
+        (-1.0, [-1.0, 2.0, 3.0], "No success: 1 of 3 random orders are as good or better."),
+        (1.0, [0.5, 2.0, 3.0], "as good or better, and so is the recorded order."),
+    ],
+)
+def test_the_verdict_is_against_random_orders_and_the_recorded_one(own, others, says):
+    real = np.array(others)[:, None]
+    orders = np.tile(np.arange(N), (len(real), 1))
+    random = OrderComparison(orders, real, real, "mean_field", CALIBRATION)
+    result = Curriculum(np.arange(N), np.array([-2.0]), np.array([own]), random)
+    assert says in result.verdict
+    assert result.verdict in result.summary()
+    assert result.verdict in figure(order_page(result), "Curriculum").told
+
+
 def test_where_each_batch_was_recorded():
     result = found()
     one = figure(order_page(result, answer()), "Order found")
@@ -162,6 +186,16 @@ def test_memorisation_and_forgetting_are_those_of_the_result():
     (curve,) = figure(page, "Forgetting").spec["data"]
     np.testing.assert_allclose(curve["y"], result.values.mean(axis=0)[::-1], rtol=1e-5, atol=1e-12)
     assert "Predicted by galerkin." in figure(page, "Forgetting").told
+
+
+def test_a_method_is_told_once_with_its_settings():
+    named = compared()
+    given, other = (replace(named, method=repr(MeanField(knots=n))) for n in (4, None))
+    assert MeanField(knots=4) == MeanField(), "the default, so it is the method of that name"
+    about = order_page(given, named, known(), other).about
+    assert about["method"] == f"mean_field = {MeanField()!r}"
+    assert about["method 2"] == f"galerkin = {Galerkin()!r}"
+    assert about["method 3"] == repr(MeanField(knots=None)) and "method 4" not in about
 
 
 def test_a_single_query_leaves_no_choice():
