@@ -57,9 +57,9 @@ function rankedTable(page, side, ranked, most) {
   return makeTable({
     caption: SIDE[side], fileName: side + ".csv", items: ranked, key: ([row]) => row,
     columns: [{ name: "row", value: ([row]) => train.labels[row] },
+      { name: "influence", value: ([, value]) => value, cell: (_, value) => influenceBar(value, most) },
       ...train.facts.names.map((name, i) => ({ name, value: ([row]) => train.facts.rows[row][i] ?? null }))
-        .filter(({ name }) => name === "target" || name === "prediction"),
-      { name: "influence", value: ([, value]) => value, cell: (_, value) => influenceBar(value, most) }],
+        .filter(({ name }) => name === "target" || name === "prediction")],
   }).node;
 }
 
