@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from influence import storage
 from influence.change import Change, removed_weight
 from influence.errors import InputError
-from influence.rounding import rounding_floor
 from influence.result_html import (
     SHOWN_QUERIES,
     SHOWN_ROWS,
@@ -21,6 +20,7 @@ from influence.result_html import (
     ranking_table,
     result_html,
 )
+from influence.rounding import rounding_floor
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -280,7 +280,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     for package in ("jinja2", "plotly"):
         check_installed(package)
     target = Path(path)
-    if target.is_dir():
+    if os.path.isdir(target):  # of a name that is too long, Path.is_dir raises an error
         raise StorageError(
             f"Expected a file that can be written, got the folder {str(target.absolute())!r}; add "
             "a file's name, e.g. report.html."
@@ -394,4 +394,3 @@ def _frame(table: pd.DataFrame, told: Callable[[Any], Plain]) -> Plain:
         "names": [str(name) for name in table.columns],
         "rows": [list(row) for row in zip(*columns, strict=True)] or [[] for _ in table.index],
     }
-

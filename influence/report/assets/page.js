@@ -44,7 +44,7 @@
   document.getElementById("help").addEventListener("click", () => keys.showModal());
 
   document.addEventListener("keydown", (event) => {
-    const typing = event.target.matches("select, textarea, input:not([type=checkbox])");
+    const typing = event.target.matches?.("select, textarea, input:not([type=checkbox])");
     if (event.ctrlKey || event.metaKey || event.altKey || keys.open) return;
     if (typing) { if (event.key === "Escape") event.target.blur(); return; }
     const view = views[views.open].made;
