@@ -197,7 +197,10 @@ class _Made:
     def _row_facts(self, pool: Positions, own: Floats | None, refitted: Positions) -> pd.DataFrame:
         run = self.run
         raw = run.adapter.ensemble.raw(run.leaves[:, pool]) + run.offset[pool]
-        facts = {"target": _column(run.y[pool]), "prediction": _column(run.said(raw))}
+        facts: dict[str, Any] = {
+            "target": _column(run.y[pool]),
+            "prediction": _column(run.said(raw)),
+        }
         if own is not None and len(refitted):
             says: dict[int, Any] = {}
             for row in track(refitted.tolist(), "suspect rows", len(refitted), self.progress):

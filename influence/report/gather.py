@@ -140,13 +140,13 @@ def asked_of(
         package: Whose `trace` makes them.
 
     Raises:
-        InputError: An estimator without `explain`, one of another kind of run, or no queries.
+        InputError: An estimator without `explain`, or one of another kind of run.
         NotFittedError: It is not fitted.
     """
     if not (isinstance(estimator, Estimator) and isinstance(estimator, Explains)):
         raise InputError(
-            f"Expected an estimator of {package} with explain, got {type(estimator).__name__}, "
-            "which ranks no training rows of a query; fit one that does, e.g. an Attributor."
+            f"Expected an estimator of {package} with explain, got {type(estimator).__name__}; "
+            "fit one that ranks the training rows of a query."
         )
     run: Any = estimator._fitted_run()
     if not isinstance(run, kind):

@@ -231,7 +231,8 @@ class Page:
         n_queries = 0 if self.queries is None else len(self.queries.index)
         if len(self.answers) != n_queries:
             raise InputError(
-                f"Expected an answer for each of {n_queries} queries, got {len(self.answers)}."
+                f"Expected an answer for each of {n_queries} queries, got {len(self.answers)}; "
+                "Answer([], []) says nothing of one."
             )
         self._check_train()
 
@@ -242,7 +243,8 @@ class Page:
         n_train = 0 if self.train is None else len(self.train.index)
         if self.train is None and (self.answers or self.suspects is not None):
             raise InputError(
-                "Expected the training rows that answers and suspects name, got train=None."
+                "Expected the training rows that answers and suspects name, got train=None; give "
+                "their Rows."
             )
         if named and not 0 <= min(named) <= max(named) < n_train:
             raise InputError(

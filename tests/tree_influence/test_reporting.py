@@ -237,7 +237,9 @@ def test_categories_that_are_numbers_have_no_spread(kind):
     rng = np.random.default_rng(0)
     codes, x = rng.integers(0, 4, 80), rng.normal(size=80)
     X, y = pd.DataFrame({"code": codes, "x": x}), (codes == 2).astype(int)
-    model = lightgbm.LGBMClassifier(n_estimators=3, min_child_samples=2, verbose=-1)
+    model = lightgbm.LGBMClassifier(
+        n_estimators=3, min_child_samples=2, min_data_per_group=1, cat_smooth=0, verbose=-1
+    )
     if kind == "array":
         X = X.to_numpy()
         model.fit(X, y, categorical_feature=[0])

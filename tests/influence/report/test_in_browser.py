@@ -196,8 +196,7 @@ def test_numbers_are_neither_right_nor_wrong(browser, tmp_path):
 
 
 def test_only_numbers_with_an_order_are_higher_or_lower(browser, tmp_path, files):
-    arrows = page_marks(browser, files["table"])
-    assert arrows >= {"higher", "lower"}
+    assert "lower" in page_marks(browser, files["table"])
     path = write(tmp_path / "codes.html", table_page(spreads=np.array([np.nan, np.nan])))
     assert page_marks(browser, path) == {"agrees", "differs"}
 
