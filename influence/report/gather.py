@@ -140,7 +140,7 @@ def asked_of(
         package: Whose `trace` makes them.
 
     Raises:
-        InputError: An estimator without `explain`, or one of another kind of run.
+        InputError: An estimator without `explain`, one of another kind of run, or no queries.
         NotFittedError: It is not fitted.
     """
     if not (isinstance(estimator, Estimator) and isinstance(estimator, Explains)):
@@ -154,7 +154,10 @@ def asked_of(
             f"Expected an estimator of a run made by {package}.trace, got one of a "
             f"{type(run).__name__}."
         )
-    return run, run.queries(*queries)
+    asked: Any = run.queries(*queries)
+    if asked.n_queries == 0:  # a slice of examples that were checked before
+        raise InputError("Expected queries to report on, got none; give at least one.")
+    return run, asked
 
 
 def blocks_of(
