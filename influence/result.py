@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -19,6 +20,7 @@ from influence.result_html import (
     ranking_table,
     result_html,
 )
+from influence.rounding import rounding_floor
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -98,13 +100,15 @@ class Influence:
             sides = [strongest(shown, SHOWN_ROWS, sign) for sign in (1.0, -1.0)]
         except InputError as error:
             return result_html(title, str(error), self.provenance.summary())
-        table = ranking_table(sides[0], sides[1], self.train_index, self.query_index)
+        table = ranking_table(sides[0], sides[1], self.train_index, self.query_index, self._floor)
         return ranking_html(
             title, table, n_queries, self.provenance.summary(), self.provenance.unit
         )
 
     def proponents(self, k: int = 10) -> pd.DataFrame:
         """The k most helpful rows of each query, strongest first; only positive influence.
+
+        What is no more than rounding (`influence.rounding`) has no sign.
 
         Returns:
             Columns query and train (the caller's index labels), rank (from 1) and influence.
@@ -164,9 +168,16 @@ class Influence:
             arrays["values"], arrays["train_index"], arrays["query_index"], Provenance(**header)
         )
 
+    @cached_property
+    def _floor(self) -> NDArray[np.float64]:
+        """Size up to which values are rounding, shape (n_queries,)."""
+        values = self.values
+        return rounding_floor(values.max(axis=0, initial=0.0), values.min(axis=0, initial=0.0))
+
     def _ranking(self, k: int, sign: float) -> pd.DataFrame:
         rows, values = strongest(self.values, k, sign)
-        return ranking_frame(rows, values, sign, self.train_index, self.query_index)
+        there = sign * values > self._floor[:, None]
+        return ranking_frame(rows, values, there, self.train_index, self.query_index)
 
 
 def check_k(k: int) -> None:
@@ -205,20 +216,20 @@ def strongest(
 def ranking_frame(
     rows: NDArray[np.int64],
     values: NDArray[np.float64],
-    sign: float,
+    there: NDArray[np.bool_],
     train_index: pd.Index,
     query_index: pd.Index,
 ) -> pd.DataFrame:
-    """A DataFrame of ranked rows, without those whose influence has the other sign or is 0.
+    """A DataFrame of the ranked rows that are of the side asked for.
 
     Args:
         rows: Positions of training rows, shape (n_queries, k), strongest first.
         values: Their influence, same shape.
-        sign: +1 for proponents, -1 for opponents.
+        there: Which of them are, same shape.
         train_index: Labels of the training rows.
         query_index: Labels of the queries.
     """
-    query, place = np.nonzero(sign * values > 0)
+    query, place = np.nonzero(there)
     return pd.DataFrame(
         {
             "query": query_index[query],

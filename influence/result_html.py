@@ -37,6 +37,7 @@ def ranking_table(
     lowest: tuple[np.ndarray, np.ndarray],
     train_index: pd.Index,
     query_index: pd.Index,
+    floor: np.ndarray,
 ) -> pd.DataFrame:
     """The strongest proponents and opponents of the first queries, side by side.
 
@@ -45,6 +46,7 @@ def ranking_table(
         lowest: Those of the smallest influence, likewise.
         train_index: Labels of the training rows.
         query_index: Labels of the queries.
+        floor: Size up to which a query's values are rounding, at least of the first queries.
     """
     n, k = min(SHOWN_QUERIES, len(query_index)), min(SHOWN_ROWS, highest[0].shape[1])
     columns = {
@@ -53,7 +55,7 @@ def ranking_table(
     }
     sides = (("proponent", highest, 1.0), ("opponent", lowest, -1.0))
     for name, (rows, values), sign in sides:
-        there = (sign * values[:n, :k] > 0).ravel()
+        there = (sign * values[:n, :k] > floor[:n, None]).ravel()
         labels = [str(label) for label in train_index[rows[:n, :k].ravel()]]
         told = [f"{value:+.4g}" for value in values[:n, :k].ravel()]
         columns[name] = np.where(there, labels, "")

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -12,6 +13,7 @@ from influence import storage
 from influence.errors import InputError
 from influence.result import Provenance, check_k, ranking_frame
 from influence.result_html import ranking_html, ranking_table
+from influence.rounding import rounding_floor
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -47,7 +49,7 @@ class TopInfluence:
         n_queries, k = self.highest.shape
         table = ranking_table(
             (self.highest_rows, self.highest), (self.lowest_rows, self.lowest),
-            self.train_index, self.query_index,
+            self.train_index, self.query_index, self._floor,
         )  # fmt: skip
         title = f"Top {k} of {len(self.train_index)} rows for {n_queries} queries"
         return ranking_html(
@@ -57,6 +59,8 @@ class TopInfluence:
     def proponents(self, k: int | None = None) -> pd.DataFrame:
         """The k most helpful rows of each query, strongest first; only positive influence.
 
+        What is no more than rounding (`influence.rounding`) has no sign.
+
         Returns:
             Columns query and train (the caller's index labels), rank (from 1) and influence.
         """
@@ -65,6 +69,21 @@ class TopInfluence:
     def opponents(self, k: int | None = None) -> pd.DataFrame:
         """The k most harmful rows of each query, strongest first; only negative influence."""
         return self._ranking(self.lowest_rows, self.lowest, k, -1.0)
+
+    def side(self, query: int, sign: float) -> list[tuple[int, float]]:
+        """Positions of one query's rows of one sign with their influence, strongest first.
+
+        What is no more than rounding has no sign.
+
+        Args:
+            query: Position of the query.
+            sign: +1 for proponents, -1 for opponents.
+        """
+        rows, values = (
+            (self.highest_rows, self.highest) if sign > 0 else (self.lowest_rows, self.lowest)
+        )
+        ranked = zip(rows[query].tolist(), values[query].tolist(), strict=True)
+        return [(row, value) for row, value in ranked if sign * value > self._floor[query]]
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes everything to one file without pickle."""
@@ -86,6 +105,13 @@ class TopInfluence:
         header, arrays = storage.read(path, "TopInfluence")
         return cls(**arrays, provenance=Provenance(**header))
 
+    @cached_property
+    def _floor(self) -> NDArray[np.float64]:
+        """Size up to which values are rounding, shape (n_queries,)."""
+        return rounding_floor(
+            self.highest.max(axis=1, initial=0.0), self.lowest.min(axis=1, initial=0.0)
+        )
+
     def _ranking(
         self, rows: NDArray[np.int64], values: NDArray[np.float64], k: int | None, sign: float
     ) -> pd.DataFrame:
@@ -97,6 +123,7 @@ class TopInfluence:
                 f"This result holds the top {held} rows of each query, {wanted} were asked for; "
                 f"call explain_top with k={wanted}."
             )
+        there = sign * values[:, :wanted] > self._floor[:, None]
         return ranking_frame(
-            rows[:, :wanted], values[:, :wanted], sign, self.train_index, self.query_index
+            rows[:, :wanted], values[:, :wanted], there, self.train_index, self.query_index
         )

@@ -4,7 +4,6 @@ Nothing heavy is imported here at the top: `influence --help` loads this file.
 """
 
 import argparse
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from textwrap import wrap
@@ -116,7 +115,7 @@ class _Asked:
         label = self.top.query_index[query]
         lines, frames = [f"query {label} (loss {facts['loss']:.4g}): {facts['text']}"], []
         for side, sign in (("helpful", 1.0), ("harmful", -1.0)):
-            ranked = list(self._ranked(query, k, sign))
+            ranked = self.top.side(query, sign)[:k]
             lines.append(f"{'':>4} {'influence':>13}  {side} example{'' if ranked else ': none'}")
             acting = self._tokens(query, [row for row, _ in ranked]) if tokens and ranked else []
             for rank, (row, influence) in enumerate(ranked, 1):
@@ -127,15 +126,6 @@ class _Asked:
                     lines.append(f"{'':>20}{_strongest(acting[rank - 1])}")
             frames += acting
         return "\n".join([*lines, ""]), frames
-
-    def _ranked(self, query: int, k: int, sign: float) -> Iterator[tuple[int, float]]:
-        top = self.top
-        rows, values = (
-            (top.highest_rows, top.highest) if sign > 0 else (top.lowest_rows, top.lowest)
-        )
-        for row, value in zip(rows[query][:k], values[query][:k], strict=True):
-            if sign * value > 0:
-                yield int(row), float(value)
 
     def _tokens(self, query: int, rows: list[int]) -> "list[pd.DataFrame]":
         """For each training example its tokens with their influence, in their order."""

@@ -12,6 +12,7 @@ import pytest
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 PICTURES = Path(__file__).parents[1] / "build" / "screenshots"
 SIZES = {"desk": (1280, 900), "phone": (390, 844)}
+WIDTHS = (820, 821, 1024, 1180, 1300, 1366, 1440, 1600, 1920)  # of screens, besides those
 LOOKS = [("desk", False), ("desk", True), ("phone", False)]  # size, and whether it is dark
 
 
@@ -82,9 +83,21 @@ def check_accessible(page: Any) -> None:
 
 
 def check_fits(page: Any) -> None:
-    """Nothing but tables scrolls sideways."""
+    """Nothing but tables scrolls sideways, and no ranking does."""
     wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
     assert wide <= 0, f"the page is {wide} pixels wider than the screen"
+    check_rankings(page)
+
+
+def check_rankings(page: Any) -> None:
+    """Rankings that stand beside each other are seen whole."""
+    cut = page.evaluate(
+        "[...document.querySelectorAll('.two .scroll')]"
+        ".map((table) => table.scrollWidth - table.clientWidth)"
+    )
+    assert all(pixels <= 0 for pixels in cut), (
+        f"rankings are cut off by {cut} pixels at a width of {page.viewport_size['width']}"
+    )
 
 
 def look_through(browser: Any, path: Path, name: str, size: str, dark: bool) -> None:
@@ -98,3 +111,13 @@ def look_through(browser: Any, path: Path, name: str, size: str, dark: bool) -> 
             if size == "desk":
                 check_accessible(page)
             picture(page, f"{name}-{size}{'-dark' if dark else ''}-{at}")
+            if (size, dark, at) == ("desk", False, 0):
+                _check_widths(page)
+
+
+def _check_widths(page: Any) -> None:
+    own = page.viewport_size
+    for width in WIDTHS:
+        page.set_viewport_size({"width": width, "height": own["height"]})
+        check_rankings(page)
+    page.set_viewport_size(own)

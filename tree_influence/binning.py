@@ -69,7 +69,7 @@ class Bins:
             for block, features in feature_blocks(adapter, run.prefix, run.X)
         ]
         categorical = np.zeros(n_features, dtype=bool)
-        categorical[_categorical(adapter)] = True
+        categorical[categorical_columns(adapter)] = True
         columns: list[Floats | pd.Index] = []
         for f in range(n_features):
             parts = [_column(features, f) for features in sampled]
@@ -111,7 +111,8 @@ def _column(features: Any, f: int) -> pd.Series:
     return features.iloc[:, f] if isinstance(features, pd.DataFrame) else pd.Series(features[:, f])
 
 
-def _categorical(adapter: Adapter) -> list[int]:
+def categorical_columns(adapter: Adapter) -> list[int]:
+    """Columns that a model takes for categories, as far as it tells."""
     if adapter.categorical is not None:
         return list(adapter.categorical)
     ensemble = adapter.ensemble

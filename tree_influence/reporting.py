@@ -30,13 +30,16 @@ REMOVED = (1, 3, 10, 30)  # rows left out at a time
 NO_TRUTH = {
     "truth": "the queries have no truth: loss and sign refer to the model's own predictions"
 }
-SUSPECTS = (
+SELF = (
     "Training rows by self-influence: what leaving a row out does to its own loss. Large values "
-    "mark rows that the model could not have guessed from the others: wrong labels first, then "
-    "rare cases. «says without it»: what the model says of the row when its leaf values are "
-    "computed without it; another label than the given one is a strong hint. «total»: influence "
-    "added over all queries; negative rows made them worse."
+    "mark rows that the model could not have guessed from the others: wrong {} first, then rare "
+    "cases."
 )
+SAYS = (
+    "«says without it»: what the model says of the row when its leaf values are computed without "
+    "it; {} is a strong hint."
+)
+TOTAL = "«total»: influence added over all queries; negative rows made them worse."
 
 
 def report(
@@ -160,9 +163,22 @@ class _Made:
             answers=self._answers(pool, refits),
             train=Rows(run.train_index[pool], rows, features.train),
             spreads=features.spreads,
+            classes=run.classes is not None,
             ranks=found.ranks.tolist(),
-            suspects=Suspects(np.searchsorted(pool, suspects).tolist(), SUSPECTS),
+            suspects=Suspects(
+                np.searchsorted(pool, suspects).tolist(), self._reading(own is not None, refits > 0)
+            ),
         )
+
+    def _reading(self, own: bool, refits: bool) -> str:
+        """How to read the list of training rows."""
+        if not own:
+            return f"Training rows by total influence. {TOTAL}"
+        words = ("labels", "another label than the given one")
+        if self.run.classes is None:
+            words = ("targets", "a number far from the given one")
+        told = [SELF.format(words[0]), SAYS.format(words[1]) if refits else "", TOTAL]
+        return " ".join(part for part in told if part)
 
     def _self_influence(self) -> tuple[Floats | None, str]:
         """Of every training row, or why there is none."""
@@ -204,13 +220,18 @@ class _Made:
     def _row_facts(self, pool: Positions, own: Floats | None, refitted: Positions) -> pd.DataFrame:
         run = self.run
         raw = run.adapter.ensemble.raw(run.leaves[:, pool]) + run.offset[pool]
-        facts = {"target": _column(run.y[pool]), "prediction": _column(run.said(raw))}
-        if own is not None:
+        facts: dict[str, Any] = {
+            "target": _column(run.y[pool]),
+            "prediction": _column(run.said(raw)),
+        }
+        if own is not None and len(refitted):
             says: dict[int, Any] = {}
             for row in track(refitted.tolist(), "suspect rows", len(refitted), self.progress):
                 raw = without([row], run, run.train_queries()[row : row + 1])
                 says[row] = _column(run.said(raw))[0]
-            facts["says without it"] = [says.get(int(row)) for row in pool]
+            # An object column: whole numbers beside None would become floats.
+            facts["says without it"] = pd.Series([says.get(int(row)) for row in pool], dtype=object)
+        if own is not None:
             facts["self-influence"] = own[pool].tolist()
         facts["total"] = self.found.total[pool].tolist()
         return pd.DataFrame(facts)

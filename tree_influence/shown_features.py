@@ -8,6 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.sparse import issparse
 
+from tree_influence.binning import categorical_columns
 from tree_influence.rows import indexable, plain, shape, take
 from tree_influence.run import TreeQueries, TreeRun
 
@@ -56,7 +57,10 @@ def shown_features(
             None, None, None, f"No features: those of a {kind} cannot be shown ({error})."
         )
     chosen = _most_used(run, shape(X)[1])[:MOST_COLUMNS]
-    spreads = np.array([_spread(sample.iloc[:, column]) for column in chosen])
+    unordered = _categories(run, shape(X)[1])
+    spreads = np.array(
+        [np.nan if f in unordered else _spread(sample.iloc[:, f]) for f in chosen.tolist()]
+    )
     hidden = shape(X)[1] - len(chosen)
     note = f"{hidden:,} features are not shown, those that the trees use least." if hidden else ""
     return ShownFeatures(of_train.iloc[:, chosen], of_queries.iloc[:, chosen], spreads, note)
@@ -77,14 +81,27 @@ def _table(rows: Any, names: list[str] | None) -> pd.DataFrame:
 
 def _most_used(run: TreeRun, n_columns: int) -> NDArray[np.int64]:
     """Columns by the number of splits on them, ties in their order; as given after a Pipeline."""
-    ensemble = run.adapter.ensemble
-    if run.prefix is not None or ensemble.n_features != n_columns:
+    if not _sees(run, n_columns):
         return np.arange(n_columns)
+    ensemble = run.adapter.ensemble
     counts = np.bincount(ensemble.feature[ensemble.feature >= 0], minlength=n_columns)
     return np.argsort(-counts, kind="stable")
 
 
+def _categories(run: TreeRun, n_columns: int) -> list[int]:
+    """Columns of categories, as the model tells; those after a Pipeline only their dtype tells."""
+    return categorical_columns(run.adapter) if _sees(run, n_columns) else []
+
+
+def _sees(run: TreeRun, n_columns: int) -> bool:
+    """Whether the trees see the columns as they are given, not what a Pipeline makes of them."""
+    return run.prefix is None and run.adapter.ensemble.n_features == n_columns
+
+
 def _spread(column: pd.Series) -> float:
+    """Standard deviation of the finite values; NaN of what is no number."""
     if pd.api.types.is_bool_dtype(column) or not pd.api.types.is_numeric_dtype(column):
         return np.nan
-    return float(np.nanstd(column.to_numpy(dtype=float, na_value=np.nan)))
+    values = column.to_numpy(dtype=float, na_value=np.nan)
+    finite = values[np.isfinite(values)]
+    return float(finite.std()) if finite.size else np.nan

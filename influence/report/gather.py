@@ -2,21 +2,28 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from influence.base import Attributor
+from influence.base import Attributor, Estimator
 from influence.errors import InputError
-from influence.result import Provenance, check_k, strongest
+from influence.result import Influence, Provenance, check_k, strongest
 from influence.run import Run
 from influence.top import TopInfluence
 
 Floats = NDArray[np.float64]
 Positions = NDArray[np.int64]
 RunT = TypeVar("RunT", bound=Run)
+
+
+@runtime_checkable
+class Explains(Protocol):
+    """An estimator that has a value for every training row and query."""
+
+    def explain(self, *queries: Any, progress: bool = True) -> Influence: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,12 +48,7 @@ class Gathered:
 
     def side(self, query: int, sign: float) -> list[tuple[int, float]]:
         """Training rows of one sign with their influence on a query, strongest first."""
-        top = self.top
-        rows, values = (
-            (top.highest_rows, top.highest) if sign > 0 else (top.lowest_rows, top.lowest)
-        )
-        ranked = zip(rows[query], values[query], strict=True)
-        return [(int(row), float(value)) for row, value in ranked if sign * value > 0]
+        return self.top.side(query, sign)
 
     @property
     def rows(self) -> Positions:
@@ -141,19 +143,19 @@ def asked_of(
         InputError: An estimator without `explain`, one of another kind of run, or no queries.
         NotFittedError: It is not fitted.
     """
-    if not hasattr(estimator, "explain"):
+    if not (isinstance(estimator, Estimator) and isinstance(estimator, Explains)):
         raise InputError(
-            f"Expected an estimator with explain, got {type(estimator).__name__}, which ranks no "
-            "training rows of a query."
+            f"Expected an estimator of {package} with explain, got {type(estimator).__name__}; "
+            "fit one that ranks the training rows of a query."
         )
-    run = estimator._fitted_run()
+    run: Any = estimator._fitted_run()
     if not isinstance(run, kind):
         raise InputError(
             f"Expected an estimator of a run made by {package}.trace, got one of a "
             f"{type(run).__name__}."
         )
     asked: Any = run.queries(*queries)
-    if asked.n_queries == 0:
+    if asked.n_queries == 0:  # a slice of examples that were checked before
         raise InputError("Expected queries to report on, got none; give at least one.")
     return run, asked
 

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -17,7 +17,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from influence.errors import InputError, MissingPackageError, StorageError
+from influence.errors import InputError, StorageError
+from influence.extras import check_installed, extras_named
 
 Floats = NDArray[np.float64]
 Plain = Any  # what JSON holds
@@ -71,11 +72,20 @@ class Rows:
     features: pd.DataFrame | None = None
     texts: Sequence[Text] | None = None
 
+    def __post_init__(self) -> None:
+        parts = {"facts": self.facts, "features": self.features, "texts": self.texts}
+        for name, part in parts.items():
+            if part is not None and len(part) != len(self.index):
+                raise InputError(
+                    f"Expected {name} of {len(self.index)} rows, as the index has labels, got "
+                    f"{len(part)}; give one for each row."
+                )
+
     def payload(self) -> Plain:
         return {
             "labels": [plain(label) for label in self.index],
-            "facts": _frame(self.facts),
-            "features": None if self.features is None else _frame(self.features),
+            "facts": _frame(self.facts, plain),
+            "features": None if self.features is None else _frame(self.features, _feature),
             "texts": None if self.texts is None else [text.payload() for text in self.texts],
         }
 
@@ -177,7 +187,7 @@ class Figure:
             "title": self.title,
             "told": self.told,
             "spec": jsonable(self.spec),
-            "table": _frame(self.table.reset_index()),
+            "table": _frame(self.table.reset_index(), plain),
             "choices": [[name, jsonable(traces)] for name, traces in self.choices.items()],
         }
 
@@ -194,6 +204,8 @@ class Page:
         answers: One for each query.
         train: The training rows that are shown anywhere.
         spreads: Standard deviation of each feature over the training rows; NaN for categories.
+        classes: Whether the facts "prediction", "truth" and "target" are classes, of which one is
+            right or wrong; numbers are only near or far.
         ranks: What `helpful_sums` of the answers are added up to.
         suspects: Training rows as a list.
         figures: Pictures.
@@ -206,6 +218,7 @@ class Page:
     answers: Sequence[Answer] = ()
     train: Rows | None = None
     spreads: Floats | None = None
+    classes: bool = False
     ranks: Sequence[int] = ()
     suspects: Suspects | None = None
     figures: Sequence[Figure] = ()
@@ -215,6 +228,29 @@ class Page:
             raise InputError("Expected queries to report on, got none; give at least one row.")
         if self.queries is None and not self.figures and self.suspects is None:
             raise InputError("Expected something to report, got no queries, rows or figures.")
+        n_queries = 0 if self.queries is None else len(self.queries.index)
+        if len(self.answers) != n_queries:
+            raise InputError(
+                f"Expected an answer for each of {n_queries} queries, got {len(self.answers)}; "
+                "Answer([], []) says nothing of one."
+            )
+        self._check_train()
+
+    def _check_train(self) -> None:
+        """All rows that answers and suspects name must be there."""
+        named = [row for one in self.answers for row, _ in (*one.helpful, *one.harmful)]
+        named += [] if self.suspects is None else self.suspects.rows
+        n_train = 0 if self.train is None else len(self.train.index)
+        if self.train is None and (self.answers or self.suspects is not None):
+            raise InputError(
+                "Expected the training rows that answers and suspects name, got train=None; give "
+                "their Rows."
+            )
+        if named and not 0 <= min(named) <= max(named) < n_train:
+            raise InputError(
+                f"Expected positions below {n_train}, the number of training rows on the page, got "
+                f"{min(named)} to {max(named)}; positions are those in `train`."
+            )
 
     def payload(self) -> Plain:
         """The page as JSON holds it."""
@@ -227,6 +263,7 @@ class Page:
             "answers": [answer.payload() for answer in self.answers],
             "train": None if self.train is None else self.train.payload(),
             "spreads": None if self.spreads is None else numbers(self.spreads),
+            "classes": self.classes,
             "ranks": [int(rank) for rank in self.ranks],
             "suspects": None
             if suspects is None
@@ -242,17 +279,23 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         MissingPackageError: A package that pages need is not installed.
         StorageError: The folder is missing or cannot be written to.
     """
-    _libraries()
-    folder = Path(path).absolute().parent
-    probe = folder / f".{secrets.token_hex(4)}.part"
+    for package in ("jinja2", "plotly"):
+        check_installed(package)
+    target = Path(path)
+    if os.path.isdir(target):  # of a name that is too long, Path.is_dir raises an error
+        raise StorageError(
+            f"Expected a file that can be written, got the folder {str(target.absolute())!r}; add "
+            "a file's name, e.g. report.html."
+        )
+    part = _part(target)
     try:
-        if Path(path).is_dir():
-            raise IsADirectoryError(f"{path} is a folder")
-        probe.touch()
-        probe.unlink()
+        part.touch()
+        part.unlink()
     except OSError as error:
         raise StorageError(
-            f"Expected a file that can be written, but {path} cannot: {error}."
+            f"Expected a file that can be written, but {target.name!r} in "
+            f"{str(target.absolute().parent)!r} cannot ({error.strerror}); give another path, or "
+            "make its folder first."
         ) from error
 
 
@@ -267,9 +310,9 @@ def write(path: str | os.PathLike[str], page: Page) -> Path:
         StorageError: The file cannot be written.
     """
     target = Path(path)
-    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     text = render(page)
     try:
+        part = _part(target)
         try:
             part.write_bytes(text.encode("utf-8", "replace"))
             part.replace(target)
@@ -280,9 +323,16 @@ def write(path: str | os.PathLike[str], page: Page) -> Path:
     return target
 
 
+def _part(target: Path) -> Path:
+    """A file beside it that a page is written to until it is complete."""
+    return target.absolute().parent / f".{target.name}.{secrets.token_hex(4)}.part"
+
+
 def render(page: Page) -> str:
     """The page as HTML."""
-    jinja2, plotly = _libraries()
+    with extras_named():
+        import jinja2
+        from plotly.offline import get_plotlyjs
     assets = files("influence.report").joinpath("assets")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string(assets.joinpath("page.html").read_text(encoding="utf-8"))
@@ -290,7 +340,7 @@ def render(page: Page) -> str:
         title=page.title,
         style=assets.joinpath("page.css").read_text(encoding="utf-8"),
         scripts=[assets.joinpath(name).read_text(encoding="utf-8") for name in SCRIPTS],
-        plotly=plotly.offline.get_plotlyjs(),
+        plotly=get_plotlyjs(),
         content=as_json(page.payload()),
     )
 
@@ -334,22 +384,15 @@ def jsonable(value: Any) -> Plain:
     return value if isinstance(value, bool) else plain(value)
 
 
-def _frame(table: pd.DataFrame) -> Plain:
-    columns = [[plain(value) for value in table.iloc[:, i]] for i in range(table.shape[1])]
+def _feature(value: Any) -> Plain:
+    """A feature's value: infinite ones as text, which are known and unlike each other."""
+    infinite = isinstance(value, float | np.floating) and math.isinf(value)
+    return str(float(value)) if infinite else plain(value)
+
+
+def _frame(table: pd.DataFrame, told: Callable[[Any], Plain]) -> Plain:
+    columns = [[told(value) for value in table.iloc[:, i]] for i in range(table.shape[1])]
     return {
         "names": [str(name) for name in table.columns],
         "rows": [list(row) for row in zip(*columns, strict=True)] or [[] for _ in table.index],
     }
-
-
-def _libraries() -> tuple[Any, Any]:
-    try:
-        import jinja2
-        import plotly
-        import plotly.offline
-    except ImportError as error:
-        raise MissingPackageError(
-            f"Reports need jinja2 and plotly, which cannot be imported ({error}); "
-            "pip install 'influence-toolkit[report]'."
-        ) from error
-    return jinja2, plotly

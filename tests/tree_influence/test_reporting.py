@@ -181,6 +181,86 @@ def test_missing_values_and_categories_are_shown_as_they_are():
     assert spreads == {"x": 0.0, "c": None}
 
 
+def test_large_labels_stay_as_they_are():
+    import lightgbm
+
+    X, y, X_test, y_test = models.make_data("logistic")
+    labels = np.array([10**17 + 1, 10**17 + 3])
+    model = lightgbm.LGBMClassifier(n_estimators=3, verbose=-1).fit(X, labels[y])
+    page, _ = page_of(BoostIn().fit(model, X, labels[y]), X_test, labels[y_test], refits=3)
+    names, rows = page["train"]["facts"]["names"], page["train"]["facts"]["rows"]
+    target, says = names.index("target"), names.index("says without it")
+    known = {str(label) for label in labels}
+    assert {row[target] for row in rows} == known
+    assert {row[says] for row in rows} - {None} <= known
+    assert [row[says] for row in rows].count(None) == len(rows) - 3
+
+
+@pytest.mark.parametrize("task", models.TASKS)
+def test_words_of_classes_are_of_pages_with_classes(task):
+    fitted = models.fit("lightgbm", task, weighted=False)
+    estimator = BoostIn().fit(trace(fitted.model, fitted.X, fitted.y))
+    page, _ = page_of(estimator, fitted.X_test, fitted.y_test, refits=2)
+    assert page["classes"] == (task != "squared")
+    assert ("label" in page["suspects"]["told"]) == page["classes"]
+    assert "«says without it»" in page["suspects"]["told"]
+    page, _ = page_of(estimator, fitted.X_test, fitted.y_test, refits=0)
+    assert "says without it" not in page["suspects"]["told"]
+    assert "says without it" not in page["train"]["facts"]["names"]
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_infinite_values_have_no_part_in_the_spread():
+    import lightgbm
+
+    X, y = (
+        np.array([[1.0, 0.0], [3.0, np.inf], [2.0, -np.inf], [np.nan, 2.0]] * 10),
+        [0, 1, 1, 0] * 10,
+    )
+    model = lightgbm.LGBMClassifier(n_estimators=3, min_child_samples=2, verbose=-1).fit(X, y)
+    page, _ = page_of(BoostIn().fit(model, X, y), X[:4], y[:4])
+    features = pd.DataFrame(
+        page["queries"]["features"]["rows"], columns=page["queries"]["features"]["names"]
+    )
+    assert set(features["feature 1"]) == {0.0, "inf", "-inf", 2.0}
+    spreads = dict(zip(features.columns, page["spreads"], strict=True))
+    assert spreads["feature 0"] == pytest.approx(np.std([1, 3, 2]), rel=1e-5)
+    assert spreads["feature 1"] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("kind", ["array", "frame", "catboost", "pipeline"])
+def test_categories_that_are_numbers_have_no_spread(kind):
+    import catboost
+    import lightgbm
+    from sklearn.pipeline import make_pipeline
+
+    rng = np.random.default_rng(0)
+    codes, x = rng.integers(0, 4, 80), rng.normal(size=80)
+    X, y = pd.DataFrame({"code": codes, "x": x}), (codes == 2).astype(int)
+    model = lightgbm.LGBMClassifier(
+        n_estimators=3, min_child_samples=2, min_data_per_group=1, cat_smooth=0, verbose=-1
+    )
+    if kind == "array":
+        X = X.to_numpy()
+        model.fit(X, y, categorical_feature=[0])
+    elif kind == "catboost":
+        model = catboost.CatBoostClassifier(
+            iterations=3, verbose=0, cat_features=["code"], one_hot_max_size=5, thread_count=1,
+            allow_writing_files=False,
+        ).fit(X, y)  # fmt: skip
+    else:
+        X = X.astype({"code": "category"})
+        model = (make_pipeline("passthrough", model) if kind == "pipeline" else model).fit(X, y)
+    page, _ = page_of(BoostIn().fit(trace(model, X, y)), X[:5], y[:5], refits=0)
+    at = [name in ("code", "feature 0") for name in page["queries"]["features"]["names"]]
+    spreads = np.array(page["spreads"], dtype=float)
+    assert np.isnan(spreads).tolist() == at
+    assert (
+        page["queries"]["features"]["rows"][0][at.index(True)]
+        == codes[page["queries"]["labels"][0]]
+    )
+
+
 def test_a_forest_is_shown_with_what_it_lacks():
     from sklearn.ensemble import RandomForestClassifier
 

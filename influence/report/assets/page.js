@@ -44,7 +44,7 @@
   document.getElementById("help").addEventListener("click", () => keys.showModal());
 
   document.addEventListener("keydown", (event) => {
-    const typing = /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName);
+    const typing = event.target.matches?.("select, textarea, input:not([type=checkbox])");
     if (event.ctrlKey || event.metaKey || event.altKey || keys.open) return;
     if (typing) { if (event.key === "Escape") event.target.blur(); return; }
     const view = views[views.open].made;
@@ -68,7 +68,7 @@ function suspectsView(page) {
   const columns = [{ name: what, value: (row) => train.labels[row] }, ...textColumn(train, (row) => row),
     ...train.facts.names.map((name, i) => ({ name, value: (row) => train.facts.rows[row][i] ?? null }))];
   const says = train.facts.names.indexOf("says without it"), target = train.facts.names.indexOf("target");
-  const filters = says < 0 || target < 0 ? [] : [{ name: "only those the model would label otherwise",
+  const filters = !page.classes || says < 0 || target < 0 ? [] : [{ name: "only those the model would label otherwise",
     keep: (row) => train.facts.rows[row][says] !== null && String(train.facts.rows[row][says]) !== String(train.facts.rows[row][target]) }];
   const table = makeTable({
     caption: `Training ${what}s`, columns, items: suspects.rows, key: (row) => String(row), fileName: "rows.csv", filters,

@@ -14,7 +14,7 @@ function queriesView(page) {
     ...names.map((name, i) => ({ name, value: (item) => item.facts[i] ?? null }))];
   const table = makeTable({
     caption: "Queries", columns, items, key: (item) => String(item.i), fileName: "queries.csv",
-    filters: mistakes(names), onPick: (item) => {
+    filters: page.classes ? mistakes(names) : [], onPick: (item) => {
       detail.replaceChildren(...queryDetail(page, item.i));
       if (matchMedia("(max-width: 820px)").matches && detail.dataset.seen) detail.scrollIntoView();
       detail.dataset.seen = "yes";
@@ -27,7 +27,7 @@ function queriesView(page) {
   return { node, search: table.search, step: table.step };
 }
 
-/** A filter for what was predicted wrongly, where predictions are classes. */
+/** A filter for what was predicted wrongly; only of classes, as every number is a little off. */
 function mistakes(names) {
   const says = names.indexOf("prediction"), truth = names.indexOf("truth");
   if (says < 0 || truth < 0) return [];
@@ -57,9 +57,9 @@ function rankedTable(page, side, ranked, most) {
   return makeTable({
     caption: SIDE[side], fileName: side + ".csv", items: ranked, key: ([row]) => row,
     columns: [{ name: "row", value: ([row]) => train.labels[row] },
+      { name: "influence", value: ([, value]) => value, cell: (_, value) => influenceBar(value, most) },
       ...train.facts.names.map((name, i) => ({ name, value: ([row]) => train.facts.rows[row][i] ?? null }))
-        .filter(({ name }) => name === "target" || name === "prediction"),
-      { name: "influence", value: ([, value]) => value, cell: (_, value) => influenceBar(value, most) }],
+        .filter(({ name }) => name === "target" || name === "prediction")],
   }).node;
 }
 
@@ -74,15 +74,16 @@ function beside(page, i) {
     const head = el("tr", {}, el("th", { scope: "col" }, "feature"), el("th", { scope: "col" }, "query " + shown(queries.labels[i])),
       rows.map(([side, row, value]) => el("th", { scope: "col", class: side }, `row ${shown(train.labels[row])}`, el("br"), signed(value))));
     const lines = queries.features.names.map((name, f) => {
-      const own = queries.features.rows[i][f];
+      const own = queries.features.rows[i][f], spread = spreads ? spreads[f] : null;
+      const ordered = (other) => spread !== null && typeof own === "number" && typeof other === "number";
       const cells = rows.map(([, row]) => {
         const other = train.features.rows[row][f];
-        return { other, same: agrees(own, other, spreads ? spreads[f] : null) };
+        return { other, same: agrees(own, other, spread) };
       });
       const all = cells.every((cell) => cell.same), none = cells.every((cell) => !cell.same);
       if ((only === "agree" && none) || (only === "differ" && all)) return null;
       return el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, shown(own)), cells.map(({ other, same }) => {
-        const mark = same ? "=" : typeof own === "number" && typeof other === "number" ? (other > own ? "▲" : "▼") : "≠";
+        const mark = same ? "=" : ordered(other) ? (other > own ? "▲" : "▼") : "≠";
         const told = same ? "agrees" : mark === "▲" ? "higher" : mark === "▼" ? "lower" : "differs";
         return el("td", { class: same ? "agrees" : "differs" }, el("span", { class: "mark", role: "img", "aria-label": told }, mark), shown(other));
       }));

@@ -11,7 +11,7 @@ const SHORT = 15; // rows from which a table can be searched
  * key(item) names an item. Returns {node, search, pick(key), step(by), shownItems()}.
  */
 function makeTable({ caption, columns, items, key, onPick, filters = [], fileName, order = null }) {
-  const state = { text: "", on: new Set(), sort: order, chosen: new Set(), limit: AT_ONCE, picked: null };
+  const state = { text: "", on: new Set(), sort: order, chosen: new Set(), limit: AT_ONCE, picked: null, drawn: [] };
   const search = el("input", { type: "search", placeholder: "Search", "aria-label": "Search: " + caption });
   const count = el("span", { class: "quiet", role: "status" });
   const body = el("tbody");
@@ -22,7 +22,7 @@ function makeTable({ caption, columns, items, key, onPick, filters = [], fileNam
     [item, columns.map((column) => shown(column.value(item))).join(" ").toLowerCase()]));
 
   const all = el("input", { type: "checkbox", "aria-label": "Select all shown",
-    onchange: () => { for (const item of kept()) state.chosen[all.checked ? "add" : "delete"](key(item)); draw(); } });
+    onchange: () => { for (const item of kept()) state.chosen[all.checked ? "add" : "delete"](key(item)); mark(); } });
   const heads = columns.map((column, i) => el("th", { scope: "col", class: numeric[i] ? "number" : null },
     el("button", { type: "button", onclick: () => { sortBy(i); } }, column.name)));
 
@@ -45,42 +45,59 @@ function makeTable({ caption, columns, items, key, onPick, filters = [], fileNam
 
   function draw() {
     const found = kept();
-    body.replaceChildren(...found.slice(0, state.limit).map(line));
+    state.drawn = found.slice(0, state.limit).map(line);
+    body.replaceChildren(...state.drawn.map(({ row }) => row));
     more.hidden = found.length <= state.limit;
     more.textContent = `Show more (${Math.min(state.limit, found.length)} of ${found.length})`;
-    count.textContent = state.chosen.size ? `${state.chosen.size} selected` : `${found.length} of ${items.length}`;
     heads.forEach((head, i) => {
       const sorted = state.sort !== null && state.sort.column === i;
       head.setAttribute("aria-sort", sorted ? (state.sort.falling ? "descending" : "ascending") : "none");
       head.firstChild.textContent = columns[i].name + (sorted ? (state.sort.falling ? " ▼" : " ▲") : "");
     });
+    mark(found);
+  }
+
+  /** Shows what is selected and picked in the rows that stand, whose controls keep the focus. */
+  function mark(found = kept()) {
+    for (const { name, row, box, button } of state.drawn) {
+      const isPicked = state.picked === name;
+      box.checked = state.chosen.has(name);
+      row.classList.toggle("picked", isPicked);
+      if (button && isPicked) button.setAttribute("aria-current", "true");
+      else if (button) button.removeAttribute("aria-current");
+    }
+    const selected = found.filter((item) => state.chosen.has(key(item))).length;
+    all.checked = selected > 0 && selected === found.length;
+    all.indeterminate = selected > 0 && selected < found.length;
+    count.textContent = `${found.length} of ${items.length}` + (state.chosen.size ? `, ${state.chosen.size} selected` : "");
   }
 
   function line(item) {
-    const name = key(item), isPicked = state.picked === name;
+    const name = key(item);
+    let button = null;
     const box = el("input", { type: "checkbox", "aria-label": "Select " + shown(columns[0].value(item)),
-      onchange: () => { state.chosen[box.checked ? "add" : "delete"](name); draw(); } });
-    box.checked = state.chosen.has(name);
+      onchange: () => { state.chosen[box.checked ? "add" : "delete"](name); mark(); } });
     const cells = columns.map((column, i) => {
       const value = column.value(item);
       let inside = column.cell ? column.cell(item, value) : shown(value);
       if (i === 0 && onPick) {
-        inside = el("button", { type: "button", class: "link", "aria-current": isPicked ? "true" : null,
+        inside = button = el("button", { type: "button", class: "link",
           onclick: (event) => { event.stopPropagation(); pick(name); } }, inside);
       }
       return el("td", { class: numeric[i] ? "number" : null }, inside);
     });
-    const row = el("tr", { class: (onPick ? "can-pick " : "") + (isPicked ? "picked" : ""), "data-key": name },
+    const row = el("tr", { class: onPick ? "can-pick" : null, "data-key": name },
       el("td", {}, box), cells);
     if (onPick) row.addEventListener("click", (event) => { if (event.target !== box) pick(name); });
-    return row;
+    return { name, row, box, button };
   }
 
   function pick(name) {
     const item = items.find((candidate) => key(candidate) === name);
     if (item === undefined) return;
     state.picked = name;
-    draw();
+    if (state.drawn.some((one) => one.name === name)) mark();
+    else draw();
     const row = body.querySelector(".picked");
     if (row) row.scrollIntoView({ block: "nearest" });
     onPick(item);

@@ -38,6 +38,7 @@ def table_page(n_queries: int = 3, n_train: int = 30, **changed: Any) -> Page:
         "train": Rows(pd.Index([f"row-{i}" for i in range(n_train)]), facts, train),
         "spreads": np.array([10.0, np.nan]),
         "ranks": [1, 2, 5],
+        "classes": True,
         "suspects": Suspects(list(range(n_train)), "Rows, strangest first."),
     }  # fmt: skip
     return Page(

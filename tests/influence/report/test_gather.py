@@ -6,6 +6,7 @@ import pytest
 
 from influence.errors import InputError
 from influence.report import gather
+from influence.report.gather import asked_of
 from influence.result import Influence, Provenance
 
 
@@ -50,3 +51,30 @@ def test_a_side_has_only_its_sign():
 def test_values_that_are_not_finite_are_refused():
     with pytest.raises(InputError, match="not finite"):
         gathered(np.array([[np.nan], [1.0]]), [0])
+
+
+def test_rounding_is_of_no_side():
+    values = np.array([[0.5, 1e-18, 1e-9], [-0.1, 0.0, -3e-9], [1e-15, -2e-17, 1e-30]])
+    found = gathered(values, [0, 1, 2])
+    assert found.side(0, 1.0) == [(0, 0.5)]
+    assert found.side(1, 1.0) == found.side(1, -1.0) == [], "all terms of query 1 cancel"
+    assert found.side(2, 1.0) == [(0, 1e-9)], "small values are measured by their own query"
+    assert found.rows.tolist() == [0, 1]
+    whole = Influence(values, found.top.train_index, found.top.query_index, found.top.provenance)
+    for ranked in (whole.proponents(3), found.top.proponents()):
+        assert ranked["influence"].tolist() == [0.5, 1e-9]
+    for shown in (whole._repr_html_(), found.top._repr_html_()):
+        assert "e-18" not in shown and "e-17" not in shown and "1e-09" in shown
+
+
+class Foreign:
+    """Explains, but knows of no run."""
+
+    def explain(self, *queries, progress=True):
+        return None
+
+
+def test_an_estimator_of_elsewhere_is_refused():
+    for estimator in (Foreign(), Foreign, None):
+        with pytest.raises(InputError, match="estimator of tree_influence with explain, got"):
+            asked_of(estimator, [], object, "tree_influence")  # type: ignore[type-var]

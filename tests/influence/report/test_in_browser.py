@@ -3,6 +3,7 @@
 import csv
 import io
 
+import numpy as np
 import pytest
 
 from influence.report import write
@@ -149,3 +150,59 @@ def test_a_long_page_stays_quick(browser, tmp_path):
         assert page.locator(".list tbody tr").count() == 200, "a long list is drawn in parts"
         assert page.get_by_role("button", name="Show more (200 of 3000)").is_visible()
         assert took < 2000
+
+
+def test_focus_stays_on_what_was_ticked_or_picked(browser, files):
+    with opened(browser, files["table"]) as page:
+        focused = "document.activeElement.closest('tr')?.dataset.key"
+        page.get_by_label("Select 1", exact=True).focus()
+        page.keyboard.press("Space")
+        assert page.get_by_label("Select 1", exact=True).is_checked()
+        assert page.evaluate(focused) == "1"
+        page.get_by_role("button", name="2", exact=True).focus()
+        page.keyboard.press("Enter")
+        assert "Query 2" in page.locator(".detail").inner_text()
+        assert page.evaluate(focused) == "2"
+        assert page.evaluate("document.activeElement.getAttribute('aria-current')") == "true"
+        page.get_by_label("only mistakes").focus()
+        page.keyboard.press("Space")
+        page.keyboard.press("k")
+        assert "Query 1" in page.locator(".detail").inner_text(), "a box takes no text"
+
+
+def test_all_is_ticked_where_all_is_selected(browser, files):
+    with opened(browser, files["table"]) as page:
+        page.get_by_role("tab", name="Training rows").click()
+        every, count = page.get_by_label("Select all shown").first, page.get_by_role("status").first
+        page.get_by_role("searchbox").fill("row-1")
+        every.check()
+        assert count.inner_text() == "11 of 30, 11 selected"
+        page.get_by_label("Select row-1", exact=True).uncheck()
+        assert not every.is_checked() and every.evaluate("box => box.indeterminate")
+        page.get_by_role("searchbox").fill("")
+        assert count.inner_text() == "30 of 30, 10 selected"
+        page.get_by_role("searchbox").fill("row-12")
+        assert every.is_checked()
+        page.get_by_role("searchbox").fill("nothing")
+        assert not every.is_checked() and count.inner_text() == "0 of 30, 10 selected"
+
+
+def test_numbers_are_neither_right_nor_wrong(browser, tmp_path):
+    path = write(tmp_path / "numbers.html", table_page(classes=False))
+    with opened(browser, path) as page:
+        assert page.get_by_label("only mistakes").count() == 0
+        page.get_by_role("tab", name="Training rows").click()
+        assert page.get_by_label("only those the model would label otherwise").count() == 0
+
+
+def test_only_numbers_with_an_order_are_higher_or_lower(browser, tmp_path, files):
+    assert "lower" in page_marks(browser, files["table"])
+    path = write(tmp_path / "codes.html", table_page(spreads=np.array([np.nan, np.nan])))
+    assert page_marks(browser, path) == {"agrees", "differs"}
+
+
+def page_marks(browser, path):
+    """How features compare with those of a query, in words."""
+    with opened(browser, path) as page:
+        marks = page.locator("table.beside .mark")
+        return set(marks.evaluate_all("all => all.map((one) => one.getAttribute('aria-label'))"))
