@@ -77,7 +77,7 @@ class Replay(OfRecorded, Attributor[OptimizerRun, BatchQueries]):
     Memory: 16 vectors of the size of the parameters for each query of a block, which is sized by
     that, 8 sqrt(n_steps) for the states, and the activations of a pass for up to 8 queries.
     Wrong where a removal changes more than the first order: few rows left out suit the recorded
-    path, half of them the path of halves. Wrong altogether where training magnifies small
+    path, half of them `path="both"`. Wrong altogether where training magnifies small
     differences (a cold start at a high rate); so `fit` really trains without a few halves of the
     rows, states how their effects compare in every result, and where they do not go with the
     predicted ones no answer is given (`UnsupportedChangeError`).
