@@ -189,8 +189,10 @@ class Recording:
             self._max_grad_norm,
             self._accumulate,
         )
+        model = copy.deepcopy(self._start.model)
+        flat.write(model, final)
         return OptimizerRun(
-            copy.deepcopy(self._start.model), self._loss, flat, recipe, self._start.weights,
+            model, self._loss, flat, recipe, self._start.weights,
             self._start.optimizer["state"], self._collected.batches(), tuple(self._order), final,
         )  # fmt: skip
 
