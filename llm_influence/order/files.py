@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from influence.errors import InputError, StorageError
+from influence.errors import InfluenceError, InputError, StorageError
 from influence.run import name_of
 from llm_influence.checkpoint_files import read
 from llm_influence.gradients import Loss
@@ -279,7 +279,15 @@ def _state(
 
 def _check_same(run: OptimizerRun, told: Mapping[str, Any]) -> None:
     """Whether loss and model are those of the recording, as far as one batch tells."""
-    now, then = _first_losses(run), told["losses of batch 0"]
+    try:
+        now, then = _first_losses(run), told["losses of batch 0"]
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        if isinstance(error, InfluenceError):
+            raise
+        raise InputError(
+            f"Expected a loss that takes the saved batches, but it fails with {error!r}; they are "
+            "plain dicts, lists and tuples, read by key or position."
+        ) from error
     if len(now) != len(then) or not np.allclose(now, then, rtol=TOLERANCE, atol=1e-4):
         raise InputError(
             f"Expected the losses of the recording for its first batch, {then[:3]}, got "

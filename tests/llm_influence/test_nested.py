@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, default_collate
 from transformers import BatchEncoding
 
 from influence.change import Reordered, Without
+from influence.errors import InputError
 from llm_influence import OptimizerRun, record
 from llm_influence.coverage import moved
 from llm_influence.nested import mapping_like, sequence_like
@@ -92,7 +93,7 @@ def test_what_is_saved_comes_back_plain(make: Any, tmp_path: Path) -> None:
     loaded = OptimizerRun.load(tmp_path / "run", linear(), by_position)
     assert type(loaded.batch(0)) in (tuple, dict)
     assert torch.equal(loaded.train(), run.final)
-    with pytest.raises(AttributeError, match="has no attribute 'x'"):
+    with pytest.raises(InputError, match="has no attribute 'x'.*read by key or position"):
         OptimizerRun.load(tmp_path / "run", linear(), by_attribute)
 
 
