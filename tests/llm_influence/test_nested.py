@@ -93,7 +93,7 @@ def test_what_is_saved_comes_back_plain(make: Any, tmp_path: Path) -> None:
     loaded = OptimizerRun.load(tmp_path / "run", linear(), by_position)
     assert type(loaded.batch(0)) in (tuple, dict)
     assert torch.equal(loaded.train(), run.final)
-    with pytest.raises(InputError, match="has no attribute 'x'.*read by key or position"):
+    with pytest.raises(InputError, match=r"has no attribute 'x'.*read by key or position"):
         OptimizerRun.load(tmp_path / "run", linear(), by_attribute)
 
 
