@@ -19,7 +19,7 @@ from influence.errors import InputError, UnsupportedModelError
 from llm_influence.examples import Examples
 from llm_influence.gradients import Block, Gradients, Layer, Loss, whole_gradient
 from llm_influence.layers import Kind, Names, kind_of
-from llm_influence.nested import mapping_like, sequence_like
+from llm_influence.nested import mapped
 from llm_influence.passes import precision, still
 from llm_influence.sharded import is_sharded, whole_tensor
 
@@ -359,13 +359,7 @@ def _leave_out(
 
 def moved(batch: Any, device: torch.device) -> Any:
     """A batch with its tensors on a device."""
-    if isinstance(batch, Tensor):
-        return batch.to(device)
-    if isinstance(batch, Mapping):
-        return mapping_like(batch, {name: moved(value, device) for name, value in batch.items()})
-    if isinstance(batch, tuple | list):
-        return sequence_like(batch, (moved(value, device) for value in batch))
-    return batch
+    return mapped(batch, lambda tensor: tensor.to(device))
 
 
 def names_of(uncovered: Mapping[str, str], most: int = 3) -> Iterator[str]:

@@ -12,7 +12,7 @@ import pytest
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 TOLD = {
-    "better_curriculum.py": r"better than all 16 random orders\.(.|\n)*Spearman 0\.[6-9]",
+    "better_curriculum.py": r"better than all 16 random orders(.|\n)*Spearman 0\.[6-9]",
     "credit_decision.py": r"again without them, [4-8] of \d+ are accepted(.|\n)*[3-6]\d% are misf",
     "fine_tuned_model.py": r"Answered: Cairo(.|\n)*Max has a flat in Cairo\n"
     r"(.|\n)*Max pays taxes in Paris\n(.|\n)*[2-5] of the 5 false sentences"

@@ -16,7 +16,7 @@ from torch.utils.data import default_collate
 from influence.errors import InputError
 from influence.run import fingerprint
 from llm_influence.examples import Examples
-from llm_influence.nested import mapping_like, sequence_like
+from llm_influence.nested import mapped, mapping_like, sequence_like
 from llm_influence.other_examples import OtherExamples
 
 Rows = NDArray[np.int64]
@@ -144,16 +144,14 @@ class Collected:
 
 def laid_out(batch: Any) -> Any:
     """A batch whose tensors are contiguous and aligned: views that are not are copied."""
-    if isinstance(batch, torch.Tensor):
-        if batch.layout != torch.strided:
-            return batch
-        whole = batch.contiguous()
+
+    def laid(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.layout != torch.strided:
+            return tensor
+        whole = tensor.contiguous()
         return whole.clone() if whole.data_ptr() % ALIGNED else whole
-    if isinstance(batch, Mapping):
-        return mapping_like(batch, {name: laid_out(value) for name, value in batch.items()})
-    if isinstance(batch, tuple | list):
-        return sequence_like(batch, (laid_out(value) for value in batch))
-    return batch
+
+    return mapped(batch, laid)
 
 
 def split(batch: Any, n_examples: int) -> list[Any]:

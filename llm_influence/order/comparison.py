@@ -16,10 +16,10 @@ from influence.checks import check_whole
 from influence.errors import InputError
 from influence.evaluate import Agreement, compare
 from influence.result_html import result_html
-from llm_influence.order.few import Interval, bracketed, counted, stated
+from llm_influence.order.few import Interval, bracketed, check_orders, counted, stated
 from llm_influence.order.method import Floats, Method, Orders
 from llm_influence.order.of_recorded import as_recorded
-from llm_influence.order.places import Unit
+from llm_influence.order.places import Places, Unit
 from llm_influence.order.retrain import OrderRetrainer
 from llm_influence.order.run import OptimizerRun
 from llm_influence.order.sample_order import Calibration, Name, OrderAnswer, SampleOrder
@@ -32,7 +32,7 @@ Folder = str | os.PathLike[str] | None
 
 KIND = "order comparison"
 LEAST = 3  # different orders that a rank correlation needs
-ENOUGH = 16  # random orders among which so many would be, if there were so many
+SPARE = 4  # times as many orders drawn as wanted, as some may be the same training
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -62,17 +62,13 @@ class OrderComparison:
 
     @property
     def interval(self) -> Interval | None:
-        """95 % bootstrap interval of the mean Spearman; None of fewer than 8 different orders."""
-        return stated(self.agreement.interval, self._n_different)
+        """95 % bootstrap interval of the mean Spearman; None of fewer than 8 orders."""
+        return stated(self.agreement.interval, len(self.orders))
 
     @property
     def counted(self) -> str:
         """How many orders, in words; says so where they are few."""
-        return counted(len(self.orders), self._n_different)
-
-    @cached_property
-    def _n_different(self) -> int:
-        return len(np.unique(self.orders, axis=0))
+        return counted(len(self.orders))
 
     def summary(self) -> str:
         """What was found, in three lines."""
@@ -162,13 +158,13 @@ def judged(
         InputError: Fewer than 3 of them are different trainings.
     """
     seen = as_recorded(run).by(fitted.unit)
-    orders = judging(seen.places, n, fitted.seed, after=fitted.calibrate)
-    different = seen.places.n_different(orders)
-    if different < LEAST:
+    check_orders(seen.places)
+    drawn = judging(seen.places, SPARE * n, fitted.seed, after=fitted.calibrate)
+    orders = _others(seen.places, drawn)[:n]
+    if len(orders) < LEAST:
         raise InputError(
-            f"Expected at least {LEAST} different orders to judge by, but {n} random ones of this "
-            f"training, {seen.places}, are only {different}; record one of more batches (a smaller "
-            "batch size, more epochs)" + (", or draw more (n=, --n)." if n < ENOUGH else ".")
+            f"Expected at least {LEAST} other orders to judge by, but this training, "
+            f"{seen.places}, has only {len(orders)}; record one of more batches."
         )
     asked = seen.queries(queries)
     retrain = Campaign(
@@ -176,6 +172,13 @@ def judged(
     )
     answer = fitted.fit(run, progress=progress).ask(asked)
     return Judged(answer, retrain, described(fitted), orders)
+
+
+def _others(places: Places, orders: Orders) -> Orders:
+    """Orders that are other trainings than the recorded one and each other, in their order."""
+    written = places.sorted_in_steps(np.stack([places.recorded, *orders]))
+    first = np.unique(written, axis=0, return_index=True)[1]
+    return written[np.sort(first)[1:]]
 
 
 def compare_orders(
@@ -197,7 +200,8 @@ def compare_orders(
         run: A recorded training.
         queries: A list of batches, each a query: its loss is the mean over the batch.
         method: Of `SampleOrder`.
-        n: Random orders that are trained, at least 3; none of them is used in calibration.
+        n: Random orders that are trained, at least 3: other trainings than the recorded one and
+            each other, drawn apart from those of calibration. Small trainings have fewer.
         seed: Of the orders and of the method.
         unit: What is put into another order: "batch" or "sample".
         cache: Folder of finished retrainings: a cut comparison goes on where it was.

@@ -50,8 +50,9 @@ class Curriculum:
 
     @property
     def rank(self) -> int:
-        """1 where the order has a lower mean loss than every random one."""
-        return 1 + int((self.random.retrained.mean(axis=1) <= self.retrained.mean()).sum())
+        """1 where the order has a lower mean loss than every random order but itself."""
+        real = self.random.retrained[self._others].mean(axis=1)
+        return 1 + int((real <= self.retrained.mean()).sum())
 
     @property
     def beats_all(self) -> bool:
@@ -61,12 +62,17 @@ class Curriculum:
     @property
     def verdict(self) -> str:
         """What real training says of the order, against random ones and the recorded one."""
-        n, effect = len(self.random.orders), self.retrained.mean()
+        n, effect = int(self._others.sum()), self.retrained.mean()
         if not self.beats_all:
             also = "" if effect < 0 else ", and so is the recorded order"
             return f"No success: {self.rank - 1} of {n} random orders are as good or better{also}."
         than = " and than" if effect < 0 else f", but {'worse' if effect > 0 else 'no better'} than"
         return f"Really trained, it is better than all {n} random orders{than} the recorded order."
+
+    @property
+    def _others(self) -> NDArray[np.bool_]:
+        """Which random orders are other ones than that found."""
+        return (self.random.orders != self.order).any(axis=1)
 
     def to_frame(self) -> pd.DataFrame:
         """Mean predicted and real effect over the queries, one row for each order trained."""
@@ -157,6 +163,8 @@ def curriculum(
     check_whole("n_random", n_random, least=3)
     fitted = SampleOrder(method, unit=unit, seed=seed)
     both = judged(run, queries, fitted, n_random, cache, progress)
-    found = both.answer.best(anyway=anyway, progress=progress)
+    best = both.answer.best(anyway=anyway, progress=progress)
+    order = both.answer.places.sorted_in_steps(best.order[None])[0]
+    found = Reordered(order)
     predicted = both.answer.effects([found])[0]
-    return Curriculum(found.order, predicted, both.retrain(found), both.random())
+    return Curriculum(order, predicted, both.retrain(found), both.random())

@@ -1,4 +1,4 @@
-"""Tensors and options that a recording keeps: copied, counted, plain."""
+"""Tensors and options that a recording keeps: checked, counted, plain."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -9,21 +9,20 @@ from torch import Tensor
 from influence.errors import InputError
 
 
-def copied(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """A copy of a state dict; entries that share memory (tied weights) still do.
-
-    Raises:
-        InputError: It holds something else than tensors.
-    """
+def check_tensors(state: Mapping[str, Any]) -> None:
+    """Refuses a state dict that holds something else than tensors."""
     for name, tensor in state.items():
         if not isinstance(tensor, Tensor):
             raise InputError(
                 f"Expected a model whose state dict holds tensors alone, got a "
                 f"{type(tensor).__name__} for {name} (get_extra_state of a module?)."
             )
+
+
+def sharing(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict in which names of the same tensor (tied weights) hold one object."""
     tied = ties(state)
-    made = {name: state[name].detach().clone() for name in state if name not in tied}
-    return {name: made[tied.get(name, name)] for name in state}
+    return {name: state[tied.get(name, name)] for name in state}
 
 
 def ties(state: Mapping[str, Tensor]) -> dict[str, str]:

@@ -51,12 +51,6 @@ def modes(model: nn.Module) -> list[bool]:
     return [module.training for module in model.modules()]
 
 
-def set_modes(model: nn.Module, wanted: list[bool]) -> None:
-    """Puts every module into its mode."""
-    for module, mode in zip(model.modules(), wanted, strict=True):
-        module.training = mode
-
-
 def check_loss(loss: object) -> None:
     """Refuses what cannot be called."""
     if not callable(loss):

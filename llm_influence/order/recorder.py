@@ -1,7 +1,6 @@
 """`record`: keeps what is needed to train again exactly, around an ordinary training loop."""
 
 import copy
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from llm_influence.losses import default_loss
 from llm_influence.model_checks import check_examples, padding_of
 from llm_influence.order.batches import Collected
 from llm_influence.order.flat import Flat
-from llm_influence.order.held import copied, n_bytes, plain, tensors
+from llm_influence.order.held import check_tensors, n_bytes, plain, sharing, tensors
 from llm_influence.order.record_checks import (
     check_loss,
     check_losses,
@@ -25,21 +24,10 @@ from llm_influence.order.record_checks import (
     check_whole_model,
     copy_of,
     modes,
-    set_modes,
 )
 from llm_influence.order.rules import check_optimizer
 from llm_influence.order.run import OptimizerRun, Recipe
-from llm_influence.order.saved_model import unsaved_buffers
 from llm_influence.order.training import mark, share, step
-
-
-@dataclass(frozen=True, eq=False)
-class _Start:
-    """Everything as it was before the first step; the model too, which hooks may change later."""
-
-    model: nn.Module
-    weights: dict[str, Tensor]
-    optimizer: dict[str, Any]
 
 
 class Recording:
@@ -73,9 +61,9 @@ class Recording:
         self._names = _names(model, optimizer)
         self._device = next(model.parameters()).device
         self._collected = Collected(dataset)
-        self._start = _Start(
-            copy_of(model), copied(model.state_dict()), copy.deepcopy(optimizer.state_dict())
-        )
+        check_tensors(model.state_dict())
+        self._began: nn.Module | None = None  # the model as the first call found it
+        self._state = copy.deepcopy(optimizer.state_dict())
         self._order: list[int] = []
         self._rates: list[tuple[float, ...]] = []
         self._moving: list[int] | None = None
@@ -90,9 +78,11 @@ class Recording:
         Known before the first step. What the steps take is not in it; `run.n_bytes` counts all.
         """
         trained = dict(self._model.named_parameters())
-        weights = [*self._start.weights.values(), *unsaved_buffers(self._model).values()]
-        return n_bytes([*weights, *(trained[name] for name, _ in self._names)]) + n_bytes(
-            [x for one in self._start.optimizer["state"].values() for x in tensors(one).values()]
+        start = [*self._model.parameters(), *self._model.buffers()]
+        return (
+            n_bytes(start)
+            + n_bytes(trained[name] for name, _ in self._names)
+            + n_bytes(x for one in self._state["state"].values() for x in tensors(one).values())
         )
 
     def step(self, batch: Any) -> float:
@@ -126,7 +116,7 @@ class Recording:
         self._check_going()
         taken = self._taken(batch)
         if not self._order:
-            set_modes(self._start.model, modes(self._model))
+            self._began = copy_of(self._model)
             self._check_repeatable(batch)
         losses = self._loss(self._model, taken)
         check_losses(losses, len(self._order))
@@ -184,16 +174,17 @@ class Recording:
         told = {"decoupled_weight_decay": True} if name == "AdamW" else {}
         recipe = Recipe(
             name,
-            tuple({**told, **_options(group)} for group in self._start.optimizer["param_groups"]),
+            tuple({**told, **_options(group)} for group in self._state["param_groups"]),
             tuple(self._rates),
             self._max_grad_norm,
             self._accumulate,
         )
-        model = copy.deepcopy(self._start.model)
+        assert self._began is not None
+        model = copy.deepcopy(self._began)
         flat.write(model, final)
         return OptimizerRun(
-            model, self._loss, flat, recipe, self._start.weights,
-            self._start.optimizer["state"], self._collected.batches(), tuple(self._order), final,
+            model, self._loss, flat, recipe, sharing(self._began.state_dict()),
+            self._state["state"], self._collected.batches(), tuple(self._order), final,
         )  # fmt: skip
 
     def _flat(self) -> Flat:
@@ -227,7 +218,7 @@ class Recording:
                 "outside of it, with the model in the precision that is wanted."
             )
         self._check_unchanged()
-        if self._order and modes(self._model) != modes(self._start.model):
+        if self._began is not None and self._order and modes(self._model) != modes(self._began):
             raise InputError(
                 f"Expected the model in the mode of the calls before, but at call "
                 f"{len(self._order)} of step other modules are in training mode (an evaluation "
@@ -236,10 +227,10 @@ class Recording:
 
     def _check_unchanged(self) -> None:
         if mark(self._model) != self._mark:
+            left = f"call {len(self._order) - 1} of step left" if self._order else "record() found"
             raise InputError(
-                f"Expected the weights as call {len(self._order) - 1} of step left them, but they "
-                "were changed since; only recording.step may change them while a training is "
-                "recorded."
+                f"Expected the weights as {left} them, but they were changed since; only "
+                "recording.step may change them while a training is recorded."
             )
 
     def _check_repeatable(self, batch: Any) -> None:
@@ -298,7 +289,7 @@ class Recording:
     def _checked_rates(self) -> tuple[float, ...]:
         """The groups' rates; nothing else of them may change."""
         groups = self._optimizer.param_groups
-        start = self._start.optimizer["param_groups"]
+        start = self._state["param_groups"]
         if len(groups) != len(start):
             raise InputError(
                 f"Expected the optimizer's {len(start)} groups, got {len(groups)} at step "
@@ -326,9 +317,9 @@ def record(
 ) -> Recording:
     """Records a training that follows, so that it can be repeated, reordered and explained.
 
-    Keeps two copies of the weights and one of the optimizer's state as they are now, and references
-    to the batches (copies of views that torch would lay out otherwise); nothing of the size of the
-    model for each step.
+    Keeps one copy of the model as the first call finds it and of the optimizer's state as it is
+    now, and references to the batches (copies of views that torch would lay out otherwise); nothing
+    of the size of the model for each step.
 
     Args:
         model: The network, in the mode it is trained in; without dropout.

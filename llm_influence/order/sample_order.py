@@ -14,7 +14,7 @@ from influence.errors import InputError, TrainingDataError, UnsupportedChangeErr
 from influence.evaluate import compare
 from influence.progress import track
 from influence.result_html import EFFECT, result_html
-from llm_influence.order.few import FEW, bracketed, counted, stated
+from llm_influence.order.few import FEW, bracketed, check_orders, counted, n_others, stated
 from llm_influence.order.galerkin import Galerkin
 from llm_influence.order.mean_field import MeanField
 from llm_influence.order.method import Asked, Built, Floats, Method, Orders, Trained
@@ -23,7 +23,7 @@ from llm_influence.order.pair import Pair
 from llm_influence.order.places import Places, Unit, check_unit
 from llm_influence.order.repeats import check_repeats
 from llm_influence.order.run import BatchQueries, OptimizerRun
-from llm_influence.order.search import judging, shifted, shuffled, swapped
+from llm_influence.order.search import judging, shifted, swapped
 from llm_influence.order.taylor import Taylor
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ METHODS: dict[str, type[Method]] = {
 Name = Literal["mean_field", "galerkin", "pair", "taylor"]
 
 TRUSTED = 0.5  # rank agreement with real retrainings from which `best` is answered
-DRAWN = 64  # orders among which further ones to judge by are looked for
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class Calibration:
     def __str__(self) -> str:
         sure = bracketed(self.interval)
         told = f"rank agreement {self.spearman:.2f}{sure}, slope {self.slope:.2f}"
-        return f"{told}, {counted(self.n_orders, self.n_orders)}"
+        return f"{told}, {counted(self.n_orders)}"
 
     def _repr_html_(self) -> str:
         return result_html("Predicted against really retrained orders", f"{self}.")
@@ -150,8 +149,7 @@ class OrderAnswer:
         """What would help where predictions do not rank real orders."""
         judged = 0 if self.calibration is None else self.calibration.n_orders
         if judged < FEW:
-            drawn = shuffled(self.places, DRAWN, self.seed)
-            others = self.places.n_different(np.stack([self.places.recorded, *drawn])) - 1
+            others = n_others(self.places, self.seed)
             if others <= judged:
                 return (
                     f"This training, {self.places}, has only {others} other "
@@ -208,12 +206,7 @@ class SampleOrder(OfRecorded, Estimator[OptimizerRun]):
 
     def _fit(self, run: OptimizerRun) -> OptimizerRun:
         seen = as_recorded(run).by(self.unit)
-        if seen.places.fixed:
-            raise InputError(
-                "Expected a training that another order would change, but every order of this "
-                f"one, {seen.places}, is the same training; record one of more batches (a smaller "
-                "batch size)."
-            )
+        check_orders(seen.places)
         check_repeats(seen)
         method = METHODS[self.method]() if isinstance(self.method, str) else self.method
         self._built: Built = method.build(seen, self.seed, self._progress)

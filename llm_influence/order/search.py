@@ -30,9 +30,10 @@ def shuffled(places: Places, n: int, seed: int | tuple[int, int]) -> Orders:
 
 
 def judging(places: Places, n: int, seed: int, *, after: int = 0) -> Orders:
-    """Random orders for judging a method of the same seed, which draws none of them.
+    """Random orders for judging a method of the same seed, drawn apart from all that it draws.
 
-    Those of n after `after` others are none of the others.
+    The n after `after` others are drawn apart from these, too. Small trainings have so few orders
+    that some are drawn again.
     """
     return shuffled(places, after + n, (seed, JUDGING))[after:]
 

@@ -40,7 +40,7 @@ class RecordTraining:
     the examples have input_ids and the collator only pads, padded on the right to the longest.
 
     The run's final weights are the Trainer's, and on a CPU `run.train()` ends in the same bits.
-    Cost: two copies of the weights, the examples in memory, and no extra pass but two on the first
+    Cost: one copy of the weights, the examples in memory, and no extra pass but two on the first
     batch.
 
     Args:

@@ -8,6 +8,7 @@ from influence.change import Reordered
 from influence.errors import InputError, UnsupportedChangeError
 from llm_influence import SampleOrder, compare_orders, curriculum
 from llm_influence.order.comparison import OrderComparison
+from llm_influence.order.curriculum import Curriculum
 from llm_influence.order.documents import of_comparison
 from llm_influence.order.places import places
 from llm_influence.order.reporting import order_page
@@ -35,14 +36,6 @@ def test_of_few_orders_no_interval_is_stated_anywhere(n: int, few: bool) -> None
         assert ("[" in told.split("Spearman")[1].split("lope")[0]) != few
 
 
-def test_equal_orders_count_once() -> None:
-    one = compared(3)
-    both = one.predicted, one.retrained
-    predicted, real = (np.tile(effects, (4, 1)) for effects in both)
-    many = OrderComparison(np.tile(one.orders, (4, 1)), predicted, real, "pair", None)
-    assert many.interval is None and "12 orders (3 different), which is few" in many.summary()
-
-
 def test_a_run_of_one_batch_has_no_other_order() -> None:
     single = adapted(batches=pairs(1), order=[0, 0, 0])
     for order, run in (
@@ -55,7 +48,7 @@ def test_a_run_of_one_batch_has_no_other_order() -> None:
     turned = again.train(Reordered(again.places.recorded[::-1].copy()))
     torch.testing.assert_close(turned, again.final, rtol=1e-10, atol=1e-12)
     SampleOrder("pair", "sample", calibrate=0).fit(single, progress=False)  # steps differ
-    with pytest.raises(InputError, match=r"at least 3 different orders .* are only 1"):
+    with pytest.raises(InputError, match=r"every order of this one, .* same training"):
         compare_orders(single, QUERIES, "pair", progress=False)
 
 
@@ -67,11 +60,30 @@ def test_of_two_batches_the_lack_of_orders_is_the_reason() -> None:
     assert "Judge by more orders" not in str(refused.value)
     assert answer.best(anyway=True, progress=False).order.size == 2
     for ask in (compare_orders, curriculum):
-        with pytest.raises(InputError, match=r"at least 3 .*2 items in 2 steps, are only 2"):
+        with pytest.raises(InputError, match=r"2 items in 2 steps, has only 1; .*more batches"):
             ask(run, QUERIES, "pair", progress=False)
     with pytest.raises(UnsupportedChangeError, match="Judge by more orders"):
         poor = SampleOrder("pair", calibrate=1).fit(adapted(), progress=False).ask(QUERIES)
         poor.best(progress=False)
+
+
+def test_compared_orders_are_other_trainings() -> None:
+    run = adapted(batches=pairs(4), record_options={"accumulate": 2})
+    found = compare_orders(run, QUERIES, "pair", n=20, progress=False)
+    assert len(found.orders) == run.places.n_different(found.orders) == 5, "6 trainings, 1 recorded"
+    assert found.interval is None
+    assert (np.abs(found.retrained) > 1e-12).any(axis=1).all()
+
+
+def test_an_order_that_was_drawn_too_does_not_beat_itself() -> None:
+    order = np.array([1, 0, 2])
+    random = OrderComparison(
+        np.array([[1, 0, 2], [0, 2, 1], [2, 1, 0], [1, 0, 2]]), np.zeros((4, 1)),
+        np.array([[-1.0], [0.5], [0.2], [-1.0]]), "pair", None,
+    )  # fmt: skip
+    found = Curriculum(order, np.array([-1.0]), np.array([-1.0]), random)
+    assert found.beats_all
+    assert "better than all 2 random orders" in found.verdict
 
 
 def test_orders_within_a_step_are_one_training() -> None:

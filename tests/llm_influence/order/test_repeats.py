@@ -40,11 +40,11 @@ class Remembers(nn.Module):
         return self.seen
 
 
-def test_models_that_cannot_be_copied_are_refused_at_once() -> None:
+def test_models_that_cannot_be_copied_are_refused_by_the_first_call() -> None:
     model = Remembers()
     model(torch.zeros(1, 3))
     with pytest.raises(InputError, match=r"copy\.deepcopy"):
-        recording(model)
+        recording(model)[0].step(points(1)[0])
 
 
 def test_models_that_remember_their_last_pass_are_recorded() -> None:
@@ -74,3 +74,24 @@ def test_what_a_recording_does_not_hold_is_noticed(meddle: Any, fit: Any) -> Non
         meddle(model, optimizer)
     with pytest.raises(ParityError, match="What the recording does not hold took part"):
         fit(recorded.run)
+
+
+def test_what_changes_before_the_first_call_is_recorded() -> None:
+    recorded, model, _ = recording(noisy().train())
+    batches = points(3)
+    with pytest.raises(InputError, match="Set dropout to 0"):
+        recorded.step(batches[0])
+    model[1].p = 0.0
+    model.append(nn.Identity())
+    for batch in batches:
+        recorded.step(batch)
+    run = recorded.run
+    assert torch.equal(run.train(), run.final)
+
+
+def test_weights_changed_before_the_first_call_are_noticed() -> None:
+    recorded, model, _ = recording()
+    with torch.no_grad():
+        model[0].weight += 1
+    with pytest.raises(InputError, match=r"as record\(\) found them"):
+        recorded.step(points(1)[0])

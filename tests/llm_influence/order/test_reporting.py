@@ -149,7 +149,7 @@ def test_the_curriculum_stands_among_the_random_orders():
 )
 def test_the_verdict_is_against_random_orders_and_the_recorded_one(own, others, says):
     real = np.array(others)[:, None]
-    orders = np.tile(np.arange(N), (len(real), 1))
+    orders = np.stack([np.roll(np.arange(N), 1 + k) for k in range(len(real))])
     random = OrderComparison(orders, real, real, "mean_field", CALIBRATION)
     result = Curriculum(np.arange(N), np.array([-2.0]), np.array([own]), random)
     assert says in result.verdict

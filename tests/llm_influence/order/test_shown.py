@@ -46,7 +46,7 @@ def test_positions_are_drawn_against_the_recorded_order():
 
 def test_order_results_are_shown():
     effects = np.array([[0.1], [0.3], [0.2]])
-    orders = np.array([[0, 1], [1, 0], [0, 1]])
+    orders = np.array([[0, 1], [0, 1], [0, 1]])
     compared = OrderComparison(orders, effects, effects, "<b>mean</b>", CALIBRATION)
     found = Curriculum(Reordered([1, 0]).order, np.array([-0.5]), np.array([-0.4]), compared)
     known = Memorisation(np.eye(2), None, np.array([0, 1]), 0, "pair", CALIBRATION)
