@@ -5,11 +5,9 @@ An index of labels is stored as arrays too, so that a saved result keeps the cal
 
 import json
 import os
-import secrets
 import threading
 import zipfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from influence.errors import StorageError
+from influence.replacing import replacing
 
 FORMAT = 1
 
@@ -37,8 +36,10 @@ def write(
         kind: What the file holds, checked by `read`.
         header: JSON-ready description.
         **arrays: Numeric arrays, or pandas indexes.
+
+    Raises:
+        StorageError: The file cannot be written, or what is there is no file or is read-only.
     """
-    target = Path(path)
     members: dict[str, NDArray[np.generic]] = {}
     indexes: dict[str, Any] = {}
     for name, value in arrays.items():
@@ -47,17 +48,12 @@ def write(
         else:
             members[name] = np.asarray(value)
     meta = {"format": FORMAT, "kind": kind, "indexes": indexes, "header": dict(header)}
-    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     try:
         members["meta"] = np.array(json.dumps(meta))
-        try:
-            with part.open("xb") as file:
-                np.savez(file, allow_pickle=False, **members)  # type: ignore[arg-type]
-            part.replace(target)
-        finally:
-            part.unlink(missing_ok=True)
-    except (OSError, TypeError) as error:
-        raise StorageError(f"Could not write {target}: {error}") from error
+        with replacing(path) as part, part.open("xb") as file:
+            np.savez(file, allow_pickle=False, **members)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise StorageError(f"Could not write {path}: {error}") from error
 
 
 def read(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from influence.errors import InputError, StorageError
 from influence.extras import check_installed, installed
+from influence.replacing import replaceable, replacing
 from influence.result import Influence
 from influence.top import TopInfluence
 
@@ -97,17 +98,22 @@ def together(folder: str | Path) -> Iterator[Path]:
     """An empty folder for files, which come into another one only when all are complete.
 
     Raises:
-        StorageError: They cannot be written.
+        StorageError: They cannot be written, or one that is there is no file or is read-only.
     """
+    import shutil
     from tempfile import TemporaryDirectory
 
     target = Path(folder)
     try:
         with TemporaryDirectory(prefix=".part-", dir=folder) as part:
             yield Path(part)
-            for path in sorted(Path(part).iterdir()):
+            made = sorted(Path(part).iterdir())
+            for path in made:
                 target = Path(folder) / path.name
-                path.replace(target)
+                replaceable(target)
+            for path in made:
+                with replacing(Path(folder) / path.name) as moved:
+                    shutil.move(path, moved)
     except OSError as error:
         if isinstance(error, StorageError):
             raise

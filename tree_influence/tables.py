@@ -1,7 +1,7 @@
 """Columns of a model's tables, and the tables the command line prints."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,10 +20,12 @@ class FeatureNames:
     Attributes:
         names: As the model keeps them; None if it knows none.
         space: What stands in them for a space.
+        library: Which library keeps them.
     """
 
     names: list[str] | None
     space: str = " "
+    library: str = ""
 
 
 def feature_names(model: Any) -> FeatureNames:
@@ -31,7 +33,7 @@ def feature_names(model: Any) -> FeatureNames:
     prefix, last = split_pipeline(model)
     if prefix is None:
         adapter = adapters.parse(last)
-        return FeatureNames(adapter.feature_names, adapter.space)
+        return FeatureNames(adapter.feature_names, adapter.space, adapter.library)
     names = getattr(model, "feature_names_in_", None)
     return FeatureNames(None if names is None else list(names))
 
@@ -51,29 +53,42 @@ def take_features(
     Args:
         table: The file's content.
         known: The model's column names; none, or none found in the file, if it was trained on a
-            bare array. Where a name is not there, the one column that the model keeps under that
-            name is.
+            bare array.
         other: Columns that are no features (target, weight, label of the rows).
         path: For messages.
+
+    Raises:
+        InputError: No column, or more than one, is what the model keeps under a name.
     """
     rest = table[[name for name in table.columns if name not in other]]
     kept = defaultdict(list)
     for own in rest.columns:
         kept[str(own).replace(" ", known.space)].append(own)
-    fits = {name: [name] if name in table.columns else kept[name] for name in known.names or ()}
+    fits = {name: kept[name] for name in known.names or ()}
     if not any(fits.values()):
         return rest.to_numpy()
-    missing = [name for name, own in fits.items() if len(own) != 1]
+    _check_fits(fits, known, path)
+    return rest[[own for (own,) in fits.values()]]
+
+
+def _check_fits(fits: Mapping[str, Sequence[Any]], known: FeatureNames, path: str) -> None:
+    """One column for each name."""
+    renames = known.space != " "
+    saved = f" {known.library} saves a space in a name as {known.space!r}."
+    missing = [name for name, own in fits.items() if not own]
     if missing:
-        renamed = (
-            f" LightGBM saves a space in a name as {known.space!r}; give exactly one column that "
-            "fits each."
-        )
+        told = saved if renames and any(known.space in name for name in missing) else ""
         raise InputError(
-            f"{path} lacks columns that the model was trained with: {missing[:10]}."
-            f"{'' if known.space == ' ' else renamed}"
+            f"{path} lacks columns that the model was trained with: {missing[:10]}. Add them; "
+            f"those given as target, weight or id do not count.{told}"
         )
-    return table[[own for (own,) in fits.values()]]
+    several = {name: own for name, own in fits.items() if len(own) > 1}
+    if several:
+        told = ", ".join(f"{name!r} by {own}" for name, own in [*several.items()][:10])
+        raise InputError(
+            f"Expected one column for each that the model was trained with, but {path} has "
+            f"several: {told}. Keep the right one.{saved if renames else ''}"
+        )
 
 
 def side_by_side(top: TopInfluence, queries: pd.DataFrame) -> str:

@@ -6,7 +6,6 @@ What a user's data holds reaches the page as JSON and is put on it as text, neve
 import json
 import math
 import os
-import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from influence.errors import InputError, StorageError
 from influence.extras import check_installed, extras_named
+from influence.replacing import beside, replaceable, replacing
 
 Floats = NDArray[np.float64]
 Plain = Any  # what JSON holds
@@ -277,7 +277,8 @@ def check_writable(path: str | os.PathLike[str]) -> None:
 
     Raises:
         MissingPackageError: A package that pages need is not installed.
-        StorageError: The folder is missing or cannot be written to.
+        StorageError: The folder is missing or cannot be written to, or what is there is no file or
+            is read-only.
     """
     for package in ("jinja2", "plotly"):
         check_installed(package)
@@ -287,8 +288,8 @@ def check_writable(path: str | os.PathLike[str]) -> None:
             f"Expected a file that can be written, got the folder {str(target.absolute())!r}; add "
             "a file's name, e.g. report.html."
         )
-    part = _part(target)
     try:
+        part = beside(replaceable(target))
         part.touch()
         part.unlink()
     except OSError as error:
@@ -307,25 +308,12 @@ def write(path: str | os.PathLike[str], page: Page) -> Path:
 
     Raises:
         MissingPackageError: jinja2 or plotly is not installed.
-        StorageError: The file cannot be written.
+        StorageError: The file cannot be written, or what is there is no file or is read-only.
     """
-    target = Path(path)
     text = render(page)
-    try:
-        part = _part(target)
-        try:
-            part.write_bytes(text.encode("utf-8", "replace"))
-            part.replace(target)
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError as error:
-        raise StorageError(f"Could not write {target}: {error}.") from error
-    return target
-
-
-def _part(target: Path) -> Path:
-    """A file beside it that a page is written to until it is complete."""
-    return target.absolute().parent / f".{target.name}.{secrets.token_hex(4)}.part"
+    with replacing(path) as part:
+        part.write_bytes(text.encode("utf-8", "replace"))
+    return Path(path)
 
 
 def render(page: Page) -> str:

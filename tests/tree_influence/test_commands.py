@@ -1,6 +1,7 @@
 """`influence explain` and `influence quickstart`, as a person calls them."""
 
 import json
+import re
 from typing import Any
 
 import numpy as np
@@ -142,7 +143,11 @@ def test_queries_without_truth_explain_the_prediction(folder, tmp_path, capsys):
         (["--param", "reg_lambda"], "NAME=VALUE"),
         (["--top", "0", "--train", "missing.csv"], "--top must be a whole number from 1"),
         (["--refits", "-1", "--train", "missing.csv"], "--refits must be a whole number from 0"),
-        (["--weight", "age"], "leaf"),
+        (
+            ["--weight", "age"],
+            "['age']. Add them; those given as target, weight or id do not count",
+        ),
+        (["--param", "lambda_l2=50"], "leaf"),
     ],
 )
 def test_mistakes_are_one_line_on_stderr(folder, change, says, capsys):
@@ -175,7 +180,7 @@ def test_categories_that_look_like_numbers_or_missing(tmp_path, capsys):
 
 
 def test_rows_are_named_once(folder, capsys):
-    assert explain(folder, "--id", "city") == 2
+    assert explain(folder, "--id", "answer") == 2
     assert "names each row once" in capsys.readouterr().err
 
 
@@ -226,7 +231,41 @@ def test_a_name_that_two_columns_fit_is_refused(tmp_path, capsys):
     table.to_csv(tmp_path / "spaced.csv", index=False)
     assert main(call) == 2
     told = capsys.readouterr().err
-    assert "['a_b_c']" in told and "LightGBM saves a space in a name as '_'" in told
+    assert "'a_b_c' by ['a_b c', 'a b_c']" in told and "lacks" not in told
+    assert re.search(r"lightgbm \S+ saves a space in a name as '_'", told)
+
+
+def test_the_exact_column_does_not_hide_another(tmp_path, capsys):
+    call, table = spaced(tmp_path, ("a b", "d"))
+    table.assign(a_b=-table["a b"]).to_csv(tmp_path / "two.csv", index=False)
+    assert main([*call, "--queries", str(tmp_path / "two.csv")]) == 2
+    assert "'a_b' by ['a b', 'a_b']" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--target", "--id"])
+def test_a_target_or_id_that_looks_like_a_feature_is_none(option, tmp_path, capsys):
+    call, table = spaced(tmp_path, ("a b", "d"))
+    y = table["y"]
+    assert main([*call, "--json"]) == 0
+    expected = json.loads(capsys.readouterr().out)["results"]
+    table["a_b"] = y if option == "--target" else np.arange(60)
+    table.to_csv(tmp_path / "spaced.csv", index=False)
+    if option == "--target":
+        table.drop(columns="y").to_csv(tmp_path / "spaced.csv", index=False)
+    assert main([*call, "--json", option, "a_b"]) == 0
+    assert json.loads(capsys.readouterr().out)["results"] == expected
+
+
+def test_a_missing_column_is_not_blamed_on_spaces(tmp_path, capsys):
+    call, table = spaced(tmp_path, ("a b", "d"))
+    for gone, hint in (("d", False), ("a b", True)):
+        table.drop(columns=gone).to_csv(tmp_path / "spaced.csv", index=False)
+        assert main(call) == 2
+        told = capsys.readouterr().err
+        assert (
+            f"lacks columns that the model was trained with: ['{gone.replace(' ', '_')}']" in told
+        )
+        assert ("saves a space" in told) == hint
 
 
 def test_a_regression_needs_the_truth(tmp_path, capsys):
