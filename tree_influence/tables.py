@@ -54,7 +54,8 @@ def take_features(
         table: The file's content.
         known: The model's column names; none, or none found in the file, if it was trained on a
             bare array.
-        other: Columns that are no features (target, weight, label of the rows).
+        other: Columns with another use (target, weight, label of the rows): features only where
+            the model keeps their very name and no other column fits it.
         path: For messages.
 
     Raises:
@@ -64,11 +65,15 @@ def take_features(
     kept = defaultdict(list)
     for own in rest.columns:
         kept[str(own).replace(" ", known.space)].append(own)
-    fits = {name: kept[name] for name in known.names or ()}
+    plain = [name for name in other if known.space == " " or known.space not in str(name)]
+    fits = {
+        name: kept[name] or [own for own in table.columns if own == name and own in plain]
+        for name in known.names or ()
+    }
     if not any(fits.values()):
         return rest.to_numpy()
     _check_fits(fits, known, path)
-    return rest[[own for (own,) in fits.values()]]
+    return table[[own for (own,) in fits.values()]]
 
 
 def _check_fits(fits: Mapping[str, Sequence[Any]], known: FeatureNames, path: str) -> None:
@@ -79,8 +84,7 @@ def _check_fits(fits: Mapping[str, Sequence[Any]], known: FeatureNames, path: st
     if missing:
         told = saved if renames and any(known.space in name for name in missing) else ""
         raise InputError(
-            f"{path} lacks columns that the model was trained with: {missing[:10]}. Add them; "
-            f"those given as target, weight or id do not count.{told}"
+            f"{path} lacks columns that the model was trained with: {missing[:10]}. Add them.{told}"
         )
     several = {name: own for name, own in fits.items() if len(own) > 1}
     if several:

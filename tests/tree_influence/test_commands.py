@@ -143,10 +143,7 @@ def test_queries_without_truth_explain_the_prediction(folder, tmp_path, capsys):
         (["--param", "reg_lambda"], "NAME=VALUE"),
         (["--top", "0", "--train", "missing.csv"], "--top must be a whole number from 1"),
         (["--refits", "-1", "--train", "missing.csv"], "--refits must be a whole number from 0"),
-        (
-            ["--weight", "age"],
-            "['age']. Add them; those given as target, weight or id do not count",
-        ),
+        (["--weight", "age"], "leaf"),
         (["--param", "lambda_l2=50"], "leaf"),
     ],
 )
@@ -180,7 +177,7 @@ def test_categories_that_look_like_numbers_or_missing(tmp_path, capsys):
 
 
 def test_rows_are_named_once(folder, capsys):
-    assert explain(folder, "--id", "answer") == 2
+    assert explain(folder, "--id", "city") == 2
     assert "names each row once" in capsys.readouterr().err
 
 
