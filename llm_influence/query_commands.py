@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 REMARKS = (
     "A query is an example whose loss is explained: what the model said, as a record with the "
     "answer in it. Helpful examples are those whose absence would raise that loss (influence above "
-    "0), harmful ones would lower it. Values are on no scale unless the model was built with rates."
+    "0), harmful ones would lower it. Values are on a scale only if the store was built with rates "
+    "and without --metric adam, --whiten and --normalise; the unit is printed."
 )
 WIDTH = 100  # characters of a line
 SHOWN_TEXT = 70  # characters
@@ -51,7 +52,7 @@ class Query:
         add("--top", type=int, default=10, metavar="K", help="training examples to show of each "
             "side (default: %(default)s)")  # fmt: skip
         add("--rerank", type=int, metavar="N", help="rank the N strongest of each side again by "
-            "their whole gradients")  # fmt: skip
+            "their whole gradients; not of a store with --whiten")  # fmt: skip
         add("--tokens", action="store_true", help="show which tokens of the training examples act")
         add("--device", metavar="NAME", help="where passes run (default: cuda where there is one, "
             "else cpu)")  # fmt: skip

@@ -71,9 +71,10 @@ def trainer_rates(folders: Sequence[Path], n_train: int) -> list[float]:
     }
     if not logged:
         raise MissingParameterError(
-            f"{folders[-1] / TRAINER_STATE} holds no learning rate (logging was off): give "
-            "rates=[...], for each checkpoint the sum of the learning rates since the one before "
-            "it, divided by the number of training examples."
+            f"{folders[-1] / TRAINER_STATE} holds no learning rate (nothing was logged by then): "
+            "train with logging_steps=1, or give rates=[...] (--rates), for each checkpoint the "
+            "sum of the learning rates since the one before it, divided by the number of training "
+            "examples."
         )
     known = sorted(logged)
     rates = np.interp(np.arange(1, steps[-1] + 1), known, [logged[step] for step in known])

@@ -56,8 +56,10 @@ def show(found: Found, args: argparse.Namespace, out: TextIO) -> None:
         finally:  # what was found is not lost with the disk
             print(text_of(found, args, written), file=out, flush=True)
         return
-    print(found.text, file=out, flush=True)
-    written = found.write()
+    try:
+        print(found.text, file=out, flush=True)
+    finally:  # nor with a reader that has seen enough
+        written = found.write()
     if written:
         print("written: " + ", ".join(map(str, written)), file=out)
 

@@ -3,6 +3,7 @@
 import argparse
 import errno
 import importlib
+import io
 import json
 import shlex
 import signal
@@ -17,6 +18,7 @@ import pytest
 
 from influence import __version__
 from influence.cli import Command, Found
+from influence.cli.document import show
 from influence.cli.group import Group
 from influence.cli.main import GROUP, main, parser_of
 from influence.errors import InputError, StorageError
@@ -280,3 +282,17 @@ def declared() -> dict[str, Command]:
         name: getattr(importlib.import_module(module), attribute)
         for name, (module, attribute) in targets.items()
     }
+
+
+def test_a_reader_that_stops_loses_no_file(tmp_path):
+    class Closed(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    def write() -> list[Path]:
+        (tmp_path / "result").touch()
+        return [tmp_path / "result"]
+
+    with pytest.raises(BrokenPipeError):
+        show(Found("text", {}, write), argparse.Namespace(json=False), Closed())
+    assert (tmp_path / "result").exists()
