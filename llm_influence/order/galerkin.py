@@ -69,7 +69,8 @@ class Galerkin(Method):
     Attributes:
         columns: Most columns of the basis for the paths. Taken are as many as hold all but 1e-6
             of the variance of the paths.
-        adjoints: Most columns that the queries of a question add together.
+        adjoints: Most columns that the queries of a question add together. None: two for each, from
+            8 to 32.
         knots: Points in time at which curvature is taken; it is linear between them. None: 1 up to
             20 steps, else 2.
         paths: Random orders that are really trained, whose deviations span the basis.
@@ -83,7 +84,7 @@ class Galerkin(Method):
     """
 
     columns: int = 32
-    adjoints: int = 8
+    adjoints: int | None = None
     knots: int | None = None
     paths: int = 4
     contexts: int | None = None
@@ -94,7 +95,8 @@ class Galerkin(Method):
         check_whole("paths", self.paths, least=1)
         if self.knots is not None:
             check_whole("knots", self.knots, least=1)
-        check_whole("adjoints", self.adjoints)
+        if self.adjoints is not None:
+            check_whole("adjoints", self.adjoints)
         if self.contexts is not None:
             check_whole("contexts", self.contexts)
         check_positive("spread", self.spread, zero=True)
@@ -128,7 +130,9 @@ class _Built(Built):
         derivatives, end = run.derivatives(), path.states[-1].weights
         batches = [run.placed(batch) for batch in queries.batches]
         first = torch.stack([derivatives.gradient(end, batch) for batch in batches])
-        added = self._basis.beside(self._adjoints(first), self._method.adjoints)
+        most = self._method.adjoints
+        most = min(32, max(8, 2 * len(first))) if most is None else most
+        added = self._basis.beside(self._adjoints(first, most), most)
         basis = self._basis.with_columns(added)
         reduced = Reduced(
             maps(basis, steps),
@@ -158,13 +162,14 @@ class _Built(Built):
         n, run = self._passes, self._run
         return pushes(run, self._path, basis, n, self._seed, self._progress) if n else None
 
-    def _adjoints(self, first: Tensor) -> Tensor:
+    def _adjoints(self, first: Tensor, most: int) -> Tensor:
         """Of the weights at a few steps, shape (n_adjoints, n): each step back bends by a batch.
 
         Args:
             first: Gradients of the queries at the end, shape (n_queries, n).
+            most: Columns that are made of them; none are needed for 0.
         """
-        if not self._method.adjoints:
+        if not most:
             return first[:0]
         run, states, rng = self._run, self._path.states, np.random.default_rng(self._seed)
         derivatives, seen = run.derivatives(), spaced(run.n_steps + 1, SEEN)
