@@ -23,7 +23,8 @@ sample left out alone, on a run of 16 steps. TracIn and EK-FAC are asked about t
 
 Small is one seed and some settings; full is all, on 3 seeds. The seeds are others than those that
 defaults were chosen on, with three exceptions that were found on them: two adjoint columns for each
-query (Galerkin), the equal share of averaged halves, and path="both" (Replay). What is measured is kept in benchmarks/results/order_evidence.json, and
+query (Galerkin), the equal share of averaged halves, and path="both" (Replay). What is measured is
+kept in benchmarks/results/order_evidence.json, and
 retrainings in the cache: a killed run goes on. Writes the tables of benchmarks/README.md.
 """
 
